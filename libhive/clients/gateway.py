@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from libhive.clients import Client
+from libhive.messages import gateway as say
+from libhive.messages.base import Done
+
+
+class Gateway(Client):
+    service = "gateway"
+
+    async def login(self, kind: say.CredentialKind, secret: str) -> Done:
+        return await self.link.call("gateway", say.Login(kind=kind, secret=secret))
+
+    async def logout(self) -> Done:
+        return await self.link.call("gateway", say.Logout())
+
+    async def status(self) -> say.GatewayReport:
+        return await self.link.call("gateway", say.GatewayStatus())

@@ -1,0 +1,244 @@
+"""Running a service: start, serve, drain. Every service's `__main__` is `daemon.main(build)`.
+
+Here expected failure and bug part ways: a `Problem` that a handler raises becomes the reply; anything else is logged
+with its traceback, answered `internal-error`, and ends the process with status 1, for its supervisor to restart it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import inspect
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import IO, Any, Protocol
+
+from libhive import logs, systemd, wire
+from libhive.clock import now_ms
+from libhive.doorway import Doorway
+from libhive.link import Server
+from libhive.messages.base import Event, Ping, Pong, Reply, Request
+from libhive.names import HIVE, OPERATOR, AgentName
+from libhive.paths import Paths, make_private
+from libhive.problems import AlreadyExists, BadRequest, InternalError, Problem
+from libhive.tasks import Tasks
+
+DRAIN_SECONDS_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who asks, and under which id. A caller is an agent (whose door it came through), `operator` or `hive`."""
+
+    caller: str
+    id: str
+
+    @property
+    def is_agent(self) -> bool:
+        return self.caller not in (OPERATOR, HIVE)
+
+
+Handler = Callable[[Call, Any], Awaitable[Reply] | Reply]
+Handlers = dict[type[Request[Any]], Handler]
+
+
+class Service(Protocol):
+    """What a service gives to be run."""
+
+    @property
+    def name(self) -> str: ...
+    def bus_handlers(self) -> Handlers: ...
+    def door_handlers(self) -> Handlers: ...
+    async def start(self, daemon: Daemon) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class Doors:
+    """This service's door in each agent's directory."""
+
+    def __init__(self, paths: Paths, service: str, serve: Callable[[AgentName, bytes], Awaitable[bytes]]) -> None:
+        self._paths, self._service, self._serve = paths, service, serve
+        self._doors: dict[AgentName, Doorway] = {}
+        self.on_gone: Callable[[AgentName], None] | None = None
+        """Called when an agent's last connection to its door is lost."""
+
+    async def open(self, agent: AgentName, uid: int) -> None:
+        """Opens it, or leaves it as it is; another uid makes it anew."""
+        if agent in self._doors and self._doors[agent].uid == uid:
+            return
+        await self.close(agent)
+        door = Doorway(agent, uid, self._paths.door(agent, self._service), self._serve)
+        door.on_gone = self._gone
+        await door.open()
+        self._doors[agent] = door
+
+    async def close(self, agent: AgentName) -> None:
+        if door := self._doors.pop(agent, None):
+            await door.close()
+
+    def _gone(self, agent: AgentName) -> None:
+        if self.on_gone:
+            self.on_gone(agent)
+
+    async def close_all(self) -> None:
+        for agent in list(self._doors):
+            await self.close(agent)
+
+
+class Daemon:
+    """One running service. `publish` and `spawn` are for the service; the rest is `main`'s."""
+
+    def __init__(self, service: Service, paths: Paths) -> None:
+        self.paths, self.service = paths, service
+        self.log = logging.getLogger(f"hive.{service.name}")
+        self.doors = Doors(paths, service.name, self._serve_door)
+        self._tasks = Tasks(self._failed)
+        self._ended = asyncio.Event()
+        self._status = 0
+        self._since_ms = now_ms()
+        self._bus = {kind.KIND: (kind, handler) for kind, handler in service.bus_handlers().items()}
+        self._door = {kind.KIND: (kind, handler) for kind, handler in service.door_handlers().items()}
+        self._bus[Ping.KIND] = self._door[Ping.KIND] = (Ping, self._on_ping)
+        self._server: Server | None = None
+
+    def publish(self, event: Event) -> None:
+        if self._server is not None:
+            self._server.publish(event)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """A background task that ends with the service; if it raises, so does the service."""
+        return self._tasks.spawn(coroutine, name)
+
+    def fail(self, what: str, error: BaseException) -> None:
+        """A bug: end the process so that its supervisor starts it afresh."""
+        self._failed(what, error)
+
+    async def run(self) -> int:
+        """Start, serve, drain; the process's exit status."""
+        make_private(self.paths.run / "bus", 0o750)
+        name = self.service.name
+        lock = _hold_lock(self.paths, name)
+        try:
+            self._server = Server(self.paths.bus(name), self.paths.events(name), self._serve_bus, self.spawn)
+            self._stop_on_signals()
+            await self.service.start(self)
+            self._announce()
+            await self._ended.wait()
+            await self._drain()
+        finally:
+            if self._server:
+                self._server.close()
+            lock.close()
+        return self._status
+
+    def _announce(self) -> None:
+        systemd.notify("READY=1")
+        self.log.info("up", extra={"pid": os.getpid()})
+        if seconds := systemd.watchdog_seconds():
+            self.spawn(self._feed_watchdog(seconds), "watchdog")
+
+    async def _drain(self) -> None:
+        systemd.notify("STOPPING=1")
+        await self.doors.close_all()
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS_MAX):
+                await self.service.stop()
+        except TimeoutError:
+            self.log.warning("stopping took too long")
+        await self._tasks.cancel()
+        self.log.info("down")
+
+    async def _feed_watchdog(self, seconds: float) -> None:
+        """From the loop that serves: a loop that hangs starves the watchdog, as it should."""
+        while True:
+            systemd.notify("WATCHDOG=1")
+            await asyncio.sleep(seconds)
+
+    def _stop_on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ended.set)
+
+    def _failed(self, what: str, error: BaseException) -> None:
+        self.log.critical("%s failed, ending the process", what, exc_info=error)
+        self._status = 1
+        self._ended.set()
+
+    def _on_ping(self, call: Call, m: Ping) -> Pong:
+        return Pong(service=self.service.name, version=package_version(), pid=os.getpid(), up_since_ms=self._since_ms)
+
+    async def _serve_bus(self, frame: bytes) -> bytes:
+        return await self._serve(frame, self._bus, None)
+
+    async def _serve_door(self, agent: AgentName, frame: bytes) -> bytes:
+        return await self._serve(frame, self._door, agent)
+
+    async def _serve(
+        self, frame: bytes, table: dict[str, tuple[type[Request[Any]], Handler]], agent: AgentName | None
+    ) -> bytes:
+        try:
+            envelope = wire.unpack_request(frame)
+        except Problem as problem:
+            self.log.warning("refused a frame", extra={"peer": agent or "bus", "code": problem.code, "why": problem.message})
+            return wire.pack_problem(wire.request_id(frame), problem)
+        try:
+            reply = await self._handle(envelope, table, agent)
+            return wire.pack_reply(envelope.id, reply)
+        except Problem as problem:
+            return wire.pack_problem(envelope.id, problem)
+        except Exception as error:  # noqa: BLE001 - the one place where a bug is told from a problem
+            self._failed(f"{envelope.kind} for {agent or envelope.actor}", error)
+            return wire.pack_problem(envelope.id, InternalError(f"{self.service.name} failed at {envelope.kind}"))
+
+    async def _handle(
+        self, envelope: wire.Envelope, table: dict[str, tuple[type[Request[Any]], Handler]], agent: AgentName | None
+    ) -> Reply:
+        if envelope.kind not in table:
+            raise BadRequest(f"{self.service.name} has no {envelope.kind!r:.80} here")
+        if bool(envelope.actor) == (agent is not None):
+            raise BadRequest("`actor` belongs to the bus, and only there", "who speaks is known by the door")
+        kind, handler = table[envelope.kind]
+        outcome = handler(Call(agent or envelope.actor, envelope.id), wire.understand(envelope, kind))
+        return await outcome if inspect.isawaitable(outcome) else outcome
+
+
+def main(build: Callable[[Paths], Service]) -> None:
+    """The whole of a service's life: settings, lock, serve, drain. Exits 0 when told to stop, 1 on a bug, 2 when it
+    could not start for a reason a person can mend."""
+    logs.setup("hive")
+    try:
+        paths = Paths.from_environment()
+        service = build(paths)
+        logs.setup(service.name)
+        status = asyncio.run(_run(service, paths))
+    except Problem as problem:
+        logging.getLogger("hive").critical("%s%s", problem.message, f" ({problem.hint})" if problem.hint else "")
+        status = 2
+    sys.exit(status)
+
+
+async def _run(service: Service, paths: Paths) -> int:
+    return await Daemon(service, paths).run()
+
+
+def package_version() -> str:
+    try:
+        return version("hyperhive")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def _hold_lock(paths: Paths, service: str) -> IO[bytes]:
+    """Held until the process ends, however it ends."""
+    lock = paths.lock(service).open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise AlreadyExists(f"another {service} runs on {paths.run}", "stop it, or choose another HIVE_RUN_DIR") from None
+    return lock

@@ -1,0 +1,302 @@
+"""Agents' doors: unix stream sockets, a 4-byte big-endian length before each msgpack frame.
+
+Who connects is not trusted. Every limit is here: a connection cap, two seconds to the first frame, a frame cap, and
+back-pressure in both directions, so that a door's memory is bounded whatever its agent does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from libhive import wire
+from libhive.messages.base import Reply, Request
+from libhive.names import AgentName, new_id
+from libhive.problems import BadFrame, Problem, Unavailable
+
+R = TypeVar("R", bound=Reply)
+
+CONNECTIONS_MAX = 32
+FIRST_FRAME_SECONDS_MAX = 2.0
+IN_FLIGHT_MAX = 128
+"""Requests of one connection that are being answered; beyond that its socket is not read."""
+WRITE_BUFFER_BYTES_MAX = 1 << 20
+RECONNECT_SECONDS = 0.1
+
+_LENGTH = struct.Struct(">I")
+_PEER = struct.Struct("3i")
+
+Serve = Callable[[AgentName, bytes], Awaitable[bytes]]
+"""Answers one frame of an agent with one frame; never raises."""
+
+
+def listen(path: Path, *, mode: int = 0o660, uid: int | None = None, backlog: int = 128) -> socket.socket:
+    """A listening socket at `path` in place of a stale one, readable by `uid`'s group when we may say so."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    sock.bind(str(temporary))
+    temporary.chmod(mode)
+    if uid is not None and os.geteuid() == 0:
+        os.chown(temporary, 0, uid)
+    sock.listen(backlog)
+    temporary.rename(path)  # whoever looks sees either the old socket or one that already listens
+    return sock
+
+
+def make_doors(directory: Path, uid: int) -> None:
+    """The agent's directory of doors, which its cage may enter and not write. It is never made anew while a cage has
+    it bound: a bound directory that is recreated goes stale for ever."""
+    directory.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o750, exist_ok=True)
+    if os.geteuid() == 0 and directory.stat().st_gid != uid:
+        os.chown(directory, 0, uid)
+        directory.chmod(0o750)
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The host's uid of who connected, as the kernel noted it at connect(2)."""
+    return int(_PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[1])
+
+
+def may_enter(peer: int, uid: int) -> bool:
+    """The cage's own user; root and ourselves could do so anyway."""
+    return peer in (uid, 0, os.geteuid())
+
+
+class Doorway:
+    """One agent's door to one service. Identity is the door: nothing in a frame can change whose it is."""
+
+    def __init__(self, agent: AgentName, uid: int, path: Path, serve: Serve) -> None:
+        self.agent, self.uid, self.path, self.serve = agent, uid, path, serve
+        self.on_gone: Callable[[AgentName], None] | None = None
+        """Called when the last connection is lost: nobody in that cage is listening."""
+        self.connections: set[_Guest] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        make_doors(self.path.parent, self.uid)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: _Guest(self), sock=listen(self.path, uid=self.uid))
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for guest in list(self.connections):
+            guest.drop()
+        self.path.unlink(missing_ok=True)
+
+
+class _Guest(asyncio.Protocol):
+    """One connection from a cage."""
+
+    def __init__(self, door: Doorway) -> None:
+        self.door = door
+        self.buffer = bytearray()
+        self.in_flight: set[asyncio.Task[None]] = set()
+        self.transport: asyncio.Transport | None = None
+        self.deadline: asyncio.TimerHandle | None = None
+        self.reading, self.writable = True, True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        sock = transport.get_extra_info("socket")
+        if len(self.door.connections) >= CONNECTIONS_MAX or not may_enter(peer_uid(sock), self.door.uid):
+            transport.abort()
+            return
+        self.door.connections.add(self)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        self._expect_frame()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self in self.door.connections:
+            self.door.connections.discard(self)
+            if not self.door.connections and self.door.on_gone:
+                self.door.on_gone(self.door.agent)
+        if self.deadline:
+            self.deadline.cancel()
+        for task in self.in_flight:
+            task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        self._take_frames()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        self._steer()
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self._steer()
+
+    def drop(self) -> None:
+        if self.transport:
+            self.transport.abort()
+
+    def _expect_frame(self) -> None:
+        """A frame that was begun, and the first one of all, has to come whole within the time limit."""
+        if self.deadline is None:
+            self.deadline = asyncio.get_running_loop().call_later(FIRST_FRAME_SECONDS_MAX, self.drop)
+
+    def _take_frames(self) -> None:
+        while self.reading and len(self.buffer) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self.buffer)
+            if size > wire.FRAME_BYTES_MAX:
+                self._refuse(BadFrame(f"a frame has at most {wire.FRAME_BYTES_MAX} bytes"))
+                return
+            end = _LENGTH.size + size
+            if len(self.buffer) < end:
+                break
+            frame = bytes(self.buffer[_LENGTH.size : end])
+            del self.buffer[:end]
+            if self.deadline:
+                self.deadline.cancel()
+                self.deadline = None
+            self._answer(frame)
+        if self.buffer and self.reading:
+            self._expect_frame()
+
+    def _answer(self, frame: bytes) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(frame))
+        self.in_flight.add(task)
+        task.add_done_callback(self._answered)
+        self._steer()
+
+    async def _serve(self, frame: bytes) -> None:
+        reply = await self.door.serve(self.door.agent, frame)
+        if self.transport and not self.transport.is_closing():
+            self.transport.write(_LENGTH.pack(len(reply)) + reply)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self.in_flight.discard(task)
+        self._steer()
+        if self.reading:
+            self._take_frames()
+
+    def _steer(self) -> None:
+        """Reads only while there is room for what a request may cost."""
+        reading = self.writable and len(self.in_flight) < IN_FLIGHT_MAX
+        if reading != self.reading and self.transport and not self.transport.is_closing():
+            self.reading = reading
+            (self.transport.resume_reading if reading else self.transport.pause_reading)()
+
+    def _refuse(self, problem: Problem) -> None:
+        if self.transport:
+            reply = wire.pack_problem("", problem)
+            self.transport.write(_LENGTH.pack(len(reply)) + reply)
+            self.transport.close()
+
+
+class DoorClient:
+    """The cage's side of a door. Reconnects by itself; a call in flight when the connection breaks is sent again by
+    its id, which is safe because every command is repeatable."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._waiting: dict[str, asyncio.Future[wire.Answer]] = {}
+        self._greeting: Callable[[], Awaitable[None]] | None = None
+        self._connecting = asyncio.Lock()
+        self._greeter: asyncio.Task[Any] | None = None
+        self._ready = False
+
+    def on_connect(self, greeting: Callable[[], Awaitable[None]]) -> None:
+        """Awaited after each connection before any other call goes through; it may use `call`."""
+        self._greeting = greeting
+
+    async def call(self, request: Request[R], *, id: str | None = None, timeout_seconds: float = 5.0) -> R:
+        """Raises the Problem that was answered, or Unavailable when nothing was within the time limit."""
+        id = id or new_id()
+        frame = wire.pack_request(request, id)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                answer = await self._until_answered(id, frame)
+        except TimeoutError:
+            service = request.KIND.partition(".")[0]
+            raise Unavailable(f"{service} did not answer within {timeout_seconds:g} s") from None
+        reply: R = wire.answer_to(answer, request.REPLY)
+        return reply
+
+    async def close(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+        self._hang_up()
+
+    async def _until_answered(self, id: str, frame: bytes) -> wire.Answer:
+        while True:
+            try:
+                await self._connected()
+                return await self._exchange(id, frame)
+            except OSError:
+                if asyncio.current_task() is self._greeter:
+                    raise
+                await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _exchange(self, id: str, frame: bytes) -> wire.Answer:
+        future = self._waiting[id] = asyncio.get_running_loop().create_future()
+        try:
+            if self._writer is None:
+                raise ConnectionResetError
+            self._writer.write(_LENGTH.pack(len(frame)) + frame)
+            await self._writer.drain()
+            answer: wire.Answer = await future
+            return answer
+        finally:
+            if self._waiting.get(id) is future:
+                del self._waiting[id]
+
+    async def _connected(self) -> None:
+        if asyncio.current_task() is self._greeter:
+            if self._writer is None:
+                raise ConnectionResetError
+            return
+        async with self._connecting:
+            if self._ready:
+                return
+            reader, self._writer = await asyncio.open_unix_connection(str(self.path), limit=wire.BUS_FRAME_BYTES_MAX)
+            self._reading = asyncio.get_running_loop().create_task(self._read(reader))
+            try:
+                await self._greet()
+            except BaseException:
+                self._hang_up()
+                raise
+            self._ready = self._writer is not None
+
+    async def _greet(self) -> None:
+        self._greeter = asyncio.current_task()
+        try:
+            if self._greeting:
+                await self._greeting()
+        finally:
+            self._greeter = None
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+                answer = wire.unpack_answer(await reader.readexactly(size))
+                future = self._waiting.get(answer.re)
+                if future and not future.done():
+                    future.set_result(answer)
+        except (OSError, asyncio.IncompleteReadError, BadFrame):
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._ready = False
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ConnectionResetError("the door's service went away"))

@@ -1,0 +1,133 @@
+"""The lifecycle's vocabulary: agents, their desired state, their cages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from libhive.messages.base import Done, Event, Reply, Request
+from libhive.names import Name
+from libhive.spec import AgentSpec
+
+Desired = Literal["running", "stopped", "destroyed"]
+CageState = Literal["absent", "starting", "running", "stopping", "stopped", "broken", "unknown"]
+EXEC_OUTPUT_BYTES_MAX = 200_000
+
+
+class Agent(Reply, frozen=True, kw_only=True):
+    """One row of the registry, and what the kernel says of its cage."""
+
+    name: str
+    desired: Desired
+    cage: CageState
+    cage_kind: str
+    """`bubblewrap`, `process` or `nspawn`."""
+    revision: int
+    """The number of the proposal that its configuration came from; 0: built in."""
+    generation: int
+    """Counts the starts of the cage."""
+    uid: int
+    page_port: int
+    """Before the shift by the dashboard's own port: 8000 for the manager, 8100-8999 for the others."""
+    pid: int = 0
+    since_ms: int = 0
+    detail: str = ""
+    controls: list[str] = []
+    """Which controls hold this cage (`uid`, `seccomp`, `no-network`, `read-only-root` ...)."""
+    spec: AgentSpec
+
+
+class AgentList(Reply, frozen=True, kw_only=True):
+    agents: list[Agent]
+
+
+class Agents(Request[AgentList], frozen=True, kw_only=True):
+    KIND = "lifecycle.agents"
+    REPLY = AgentList
+
+
+class Apply(Request[Agent], frozen=True, kw_only=True):
+    """Updater: run this configuration. Creates the agent, or brings back a destroyed one; restarts a running cage."""
+
+    KIND = "lifecycle.apply"
+    REPLY = Agent
+
+    name: Name
+    revision: int
+    spec: AgentSpec
+
+
+class Start(Request[Agent], frozen=True, kw_only=True):
+    KIND = "lifecycle.start"
+    REPLY = Agent
+
+    name: Name
+
+
+class Stop(Request[Agent], frozen=True, kw_only=True):
+    KIND = "lifecycle.stop"
+    REPLY = Agent
+
+    name: Name
+
+
+class Restart(Request[Agent], frozen=True, kw_only=True):
+    KIND = "lifecycle.restart"
+    REPLY = Agent
+
+    name: Name
+
+
+class Destroy(Request[Agent], frozen=True, kw_only=True):
+    """Ends the cage and closes the mailbox; mail, /state and the config repository stay. The operator's alone."""
+
+    KIND = "lifecycle.destroy"
+    REPLY = Agent
+
+    name: Name
+
+
+class LogText(Reply, frozen=True, kw_only=True):
+    text: str
+
+
+class Logs(Request[LogText], frozen=True, kw_only=True):
+    """The last lines of what the cage wrote on its standard output and error."""
+
+    KIND = "lifecycle.logs"
+    REPLY = LogText
+
+    name: Name
+    lines: Annotated[int, msgspec.Meta(ge=1, le=2000)] = 100
+
+
+class Executed(Reply, frozen=True, kw_only=True):
+    """`output` is stdout and stderr as they came, at most EXEC_OUTPUT_BYTES_MAX; `exit_code` -1: it was cut off."""
+
+    exit_code: int
+    output: str
+    truncated: bool = False
+
+
+class Exec(Request[Executed], frozen=True, kw_only=True):
+    """Operator: run a command inside the agent's cage, as the agent, under the same controls."""
+
+    KIND = "lifecycle.exec"
+    REPLY = Executed
+
+    name: Name
+    argv: Annotated[list[str], msgspec.Meta(min_length=1, max_length=256)]
+    timeout_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)] = 30
+
+
+class StopAll(Request[Done], frozen=True, kw_only=True):
+    """The hive is going down: end every cage, without changing what is desired of it."""
+
+    KIND = "lifecycle.stop_all"
+    REPLY = Done
+
+
+class AgentChanged(Event, frozen=True, kw_only=True):
+    KIND = "lifecycle.agent_changed"
+    agent: Agent

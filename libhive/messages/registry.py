@@ -1,0 +1,81 @@
+"""Every message by its kind, in alphabetical order. A new message is a line here, and a row in docs/protocol.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from libhive.messages import approvals, base, broker, dashboard, gateway, lifecycle, updater
+from libhive.messages.base import Event, Request
+
+REQUESTS: dict[str, type[Request[Any]]] = {
+    kind.KIND: kind
+    for kind in (
+        approvals.Approve,
+        approvals.Deny,
+        approvals.Deployables,
+        approvals.Proposals,
+        approvals.Propose,
+        approvals.ReadConfig,
+        approvals.RecordDeploy,
+        approvals.ShowProposal,
+        approvals.Spawn,
+        base.Ping,
+        broker.Ack,
+        broker.AckInbox,
+        broker.Answer,
+        broker.Ask,
+        broker.AwaitReply,
+        broker.CancelReminder,
+        broker.CloseMailbox,
+        broker.Hello,
+        broker.History,
+        broker.Inbox,
+        broker.LooseEnds,
+        broker.Mailboxes,
+        broker.MessageStatus,
+        broker.News,
+        broker.OpenMailbox,
+        broker.Peers,
+        broker.Questions,
+        broker.Recv,
+        broker.Remind,
+        broker.Reminders,
+        broker.ReportState,
+        broker.Seen,
+        broker.Send,
+        broker.SetHold,
+        broker.SetStatus,
+        dashboard.MakeLink,
+        gateway.GatewayStatus,
+        gateway.Login,
+        gateway.Logout,
+        lifecycle.Agents,
+        lifecycle.Apply,
+        lifecycle.Destroy,
+        lifecycle.Exec,
+        lifecycle.Logs,
+        lifecycle.Restart,
+        lifecycle.Start,
+        lifecycle.Stop,
+        lifecycle.StopAll,
+        updater.Deploys,
+        updater.Rebuild,
+    )
+}
+
+EVENTS: dict[str, type[Event]] = {
+    kind.KIND: kind
+    for kind in (
+        approvals.ProposalChanged,
+        broker.MailboxChanged,
+        broker.MessageStored,
+        broker.PeerChanged,
+        broker.QuestionChanged,
+        broker.ReceiptChanged,
+        broker.ReminderChanged,
+        gateway.GatewayChanged,
+        gateway.RequestServed,
+        lifecycle.AgentChanged,
+        updater.DeployChanged,
+    )
+}

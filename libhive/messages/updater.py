@@ -1,0 +1,52 @@
+"""The updater's vocabulary: deploys and their steps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from libhive.messages.base import Event, Reply, Request
+from libhive.names import Name
+
+DeployStep = Literal["approved", "resolved", "built", "drained", "switched", "healthy", "recorded", "failed"]
+
+
+class Deploy(Reply, frozen=True, kw_only=True):
+    """One entry of the journal: what is being rolled out to whom, and the last step that is done."""
+
+    id: str
+    agent: str
+    proposal: int
+    """0: no proposal, a rebuild of what is approved."""
+    step: DeployStep
+    started_ms: int
+    updated_ms: int
+    detail: str = ""
+
+
+class Rebuild(Request[Deploy], frozen=True, kw_only=True):
+    """Bring up a new generation of the agent's approved configuration, draining the running turn first."""
+
+    KIND = "updater.rebuild"
+    REPLY = Deploy
+
+    agent: Name
+
+
+class DeployList(Reply, frozen=True, kw_only=True):
+    deploys: list[Deploy]
+
+
+class Deploys(Request[DeployList], frozen=True, kw_only=True):
+    """The newest first."""
+
+    KIND = "updater.deploys"
+    REPLY = DeployList
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
+
+
+class DeployChanged(Event, frozen=True, kw_only=True):
+    KIND = "updater.deploy_changed"
+    deploy: Deploy

@@ -1,0 +1,94 @@
+"""What an agent is: `agent.toml` and `prompt.md` of its config repository, resolved to one typed `AgentSpec`.
+
+Only known fields in known files: what is not here cannot take effect, and so needs no reviewer's eye.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Annotated, Any
+
+import msgspec
+
+from libhive.names import MANAGER, Name
+from libhive.problems import BadRequest
+
+AGENT_TOML = "agent.toml"
+PROMPT_MD = "prompt.md"
+FILES = (AGENT_TOML, PROMPT_MD)
+
+ModelName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\[\]-]{0,79}\Z")]
+PackageName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]{0,79}\Z")]
+EnvName = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}\Z")]
+EnvText = Annotated[str, msgspec.Meta(max_length=4_096, pattern=r"^[^\x00]*\Z")]
+ServerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,30}\Z")]
+
+RESERVED_ENV_PREFIXES = ("ANTHROPIC_", "CLAUDE_", "HIVE_", "LD_", "PYTHON", "XDG_", "DISABLE_AUTOUPDATER", "HOME", "IS_SANDBOX")
+
+
+class McpServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An extra MCP server of the agent's own: a command that runs inside its cage and speaks on its pipes."""
+
+    command: Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
+    args: list[str] = []
+    env: dict[EnvName, EnvText] = {}
+
+
+class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One agent's whole configuration, as lifecycle runs it and the operator approved it."""
+
+    prompt: str = ""
+    model: ModelName = "haiku"
+    allowed_recipients: list[Name] | None = None
+    """None: everybody."""
+    packages: list[PackageName] = []
+    env: dict[EnvName, EnvText] = {}
+    mcp_servers: dict[ServerName, McpServer] = {}
+
+
+def resolve(files: dict[str, str]) -> AgentSpec:
+    """The files of a config repository as a spec.
+
+    Raises BadRequest that names the file, and the field where it can.
+    """
+    for path in files:
+        if path not in FILES:
+            raise BadRequest(f"{path!r:.120} is not a file of a configuration", f"the files are {' and '.join(FILES)}")
+    try:
+        table: dict[str, Any] = tomllib.loads(files.get(AGENT_TOML, ""))
+    except tomllib.TOMLDecodeError as error:
+        raise BadRequest(f"{AGENT_TOML} is not TOML: {error}") from error
+    if "prompt" in table:
+        raise BadRequest(f"{AGENT_TOML} has a field `prompt`", f"the prompt is the file {PROMPT_MD}")
+    try:
+        spec = msgspec.convert(table | {"prompt": files.get(PROMPT_MD, "")}, AgentSpec)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{AGENT_TOML}: {error}", "the fields are in docs/configuration.md") from error
+    for name in [*spec.env, *(name for server in spec.mcp_servers.values() for name in server.env)]:
+        if name.startswith(RESERVED_ENV_PREFIXES) or name == "PATH":
+            raise BadRequest(f"{AGENT_TOML}: the environment variable {name} is the hive's own")
+    return spec
+
+
+def files_for(prompt: str, model: str = "", packages: list[str] | None = None) -> dict[str, str]:
+    """The files of a new agent with these settings."""
+    lines = [f"model = {_toml_text(model or 'haiku')}"]
+    if packages:
+        lines.append(f"packages = [{', '.join(_toml_text(name) for name in packages)}]")
+    return {AGENT_TOML: "\n".join(lines) + "\n", PROMPT_MD: prompt.rstrip() + "\n"}
+
+
+def _toml_text(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+MANAGER_FILES = files_for(
+    f"""You are {MANAGER}, the manager of this hive. You keep a swarm of agents healthy for one human operator.
+
+- When the operator wants a new agent, write a clear prompt for it and call `request_spawn`. She approves it in her browser.
+- When an agent needs something (a package, another model, another prompt), read its configuration with `read_config`,
+  propose the smallest change that helps with `propose_config`, and say why.
+- You are woken when a proposal is decided and when a deploy has ended. Tell whoever is waiting for it.
+- Never promise what you have not done. When you do not know, ask the operator.
+"""
+)

@@ -1,0 +1,186 @@
+"""Bytes <-> messages. The only module that knows msgpack, and where outside bytes become plain values under caps.
+
+Every frame is one map: `v` (protocol version), `id`, `kind`, `body`, and on the bus `actor`; a reply has `re` and
+either `body` or `problem`. docs/protocol.md is the contract.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, Literal
+
+import msgpack
+import msgspec
+
+from libhive.messages.base import Event, Reply, Request
+from libhive.names import Id
+from libhive.problems import BadFrame, BadRequest, Problem, UnsupportedVersion, problem_from
+
+PROTOCOL_VERSION: Final = 1
+FRAME_BYTES_MAX: Final = 256 * 1024
+DEPTH_MAX: Final = 16
+VALUES_MAX: Final = 20_000
+BUS_FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Replies on the bus may hold whole lists; requests keep to FRAME_BYTES_MAX."""
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request as it came: whole, but its body not yet understood."""
+
+    v: int
+    id: Id
+    kind: str
+    body: dict[str, Any]
+    actor: Literal["operator", "hive", ""] = ""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply as it came: `body`, or `problem`."""
+
+    v: int
+    re: str
+    body: dict[str, Any] | None = None
+    problem: dict[str, Any] | None = None
+
+
+class News(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as it came. `seq` counts the service's events since `epoch`, which changes with each of its starts."""
+
+    v: int
+    kind: str
+    seq: int
+    epoch: str
+    body: dict[str, Any]
+
+
+def pack_request(request: Request[Any], id: str, actor: str = "") -> bytes:
+    frame = {"v": PROTOCOL_VERSION, "id": id, "kind": request.KIND, "body": msgspec.to_builtins(request)}
+    if actor:
+        frame["actor"] = actor
+    return _pack(frame, FRAME_BYTES_MAX)
+
+
+def pack_reply(re: str, reply: Reply) -> bytes:
+    return _pack({"v": PROTOCOL_VERSION, "re": re, "body": msgspec.to_builtins(reply)}, BUS_FRAME_BYTES_MAX)
+
+
+def pack_problem(re: str, problem: Problem) -> bytes:
+    said = {"code": problem.code, "message": problem.message, "hint": problem.hint, "details": problem.details}
+    return _pack({"v": PROTOCOL_VERSION, "re": re, "problem": said}, BUS_FRAME_BYTES_MAX)
+
+
+def pack_event(event: Event, seq: int, epoch: str) -> bytes:
+    frame = {"v": PROTOCOL_VERSION, "kind": event.KIND, "seq": seq, "epoch": epoch, "body": msgspec.to_builtins(event)}
+    return _pack(frame, BUS_FRAME_BYTES_MAX)
+
+
+def unpack_request(data: bytes) -> Envelope:
+    """Raises BadFrame for bytes that are not a frame, UnsupportedVersion for another protocol's."""
+    value = unpack(data)
+    if isinstance(value.get("v"), int) and value["v"] != PROTOCOL_VERSION:
+        raise UnsupportedVersion(f"this side speaks protocol {PROTOCOL_VERSION}, not {value['v']}", "update the older side")
+    try:
+        return msgspec.convert(value, Envelope)
+    except msgspec.ValidationError as error:
+        raise BadFrame(f"not a request: {error}") from None
+
+
+def request_id(data: bytes) -> str:
+    """The id of a frame that may be bad otherwise, so that even its refusal finds the one who waits; else ''."""
+    try:
+        found = unpack(data).get("id", "")
+        return msgspec.convert(found, Id)
+    except (BadFrame, msgspec.ValidationError):
+        return ""
+
+
+def understand(envelope: Envelope, kind: type[Request[Any]]) -> Request[Any]:
+    """The body as the message that its kind names; raises BadRequest on an unknown field or a wrong type."""
+    try:
+        request: Request[Any] = msgspec.convert(envelope.body, kind)
+        return request
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{envelope.kind}: {error}", "the messages are in docs/protocol.md") from None
+
+
+def unpack_answer(data: bytes) -> Answer:
+    try:
+        return msgspec.convert(unpack(data, BUS_FRAME_BYTES_MAX, values_max=2_000_000), Answer)
+    except msgspec.ValidationError as error:
+        raise BadFrame(f"not a reply: {error}") from None
+
+
+def answer_to(answer: Answer, kind: type[Any]) -> Any:
+    """What a reply says, as `kind`; raises the Problem that it carries."""
+    if answer.problem is not None:
+        said = answer.problem
+        raise problem_from(said.get("code", ""), said.get("message", ""), said.get("hint", ""), said.get("details"))
+    return msgspec.convert(answer.body or {}, kind)
+
+
+def unpack_news(data: bytes) -> News:
+    try:
+        return msgspec.convert(unpack(data, BUS_FRAME_BYTES_MAX, values_max=2_000_000), News)
+    except msgspec.ValidationError as error:
+        raise BadFrame(f"not an event: {error}") from None
+
+
+def event_from(news: News, kind: type[Event]) -> Event:
+    return msgspec.convert(news.body, kind)
+
+
+def unpack(data: bytes, bytes_max: int = FRAME_BYTES_MAX, values_max: int = VALUES_MAX) -> dict[str, Any]:
+    """One map of plain values: within the caps, string keys and each once, no extension types, numbers finite."""
+    if len(data) > bytes_max:
+        raise BadFrame(f"a frame has at most {bytes_max} bytes, this one {len(data)}")
+    try:
+        value = msgpack.unpackb(
+            data, raw=False, strict_map_key=True, ext_hook=_no_extension, object_pairs_hook=_plain_map
+        )
+    except Problem:
+        raise
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise BadFrame(f"not msgpack: {type(error).__name__}") from None
+    if not isinstance(value, dict):
+        raise BadFrame("a frame is one map")
+    _check(value, values_max)
+    return value
+
+
+def _pack(frame: dict[str, Any], bytes_max: int) -> bytes:
+    data: bytes = msgpack.packb(frame)
+    if len(data) > bytes_max:
+        raise BadRequest(f"this message has {len(data)} bytes; at most {bytes_max} are carried", "make it shorter")
+    return data
+
+
+def _no_extension(code: int, _: bytes) -> Any:
+    raise BadFrame(f"extension type {code} is not allowed")
+
+
+def _plain_map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if type(key) is not str or key in found:
+            raise BadFrame("keys are strings, and each stands once in its map")
+        found[key] = value
+    return found
+
+
+def _check(root: Any, values_max: int) -> None:
+    """Walks without recursion: a frame of 256 KiB can nest deeper than Python's own stack."""
+    level, depth, seen = [root], 0, 0
+    while level:
+        depth += 1
+        seen += len(level)
+        if depth > DEPTH_MAX or seen > values_max:
+            raise BadFrame(f"at most {DEPTH_MAX} levels and {values_max} values")
+        below: list[Any] = []
+        for value in level:
+            if type(value) is dict:
+                below.extend(value.values())
+            elif type(value) is list:
+                below.extend(value)
+            elif type(value) is float and not math.isfinite(value):
+                raise BadFrame("numbers are finite")
+        level = below
