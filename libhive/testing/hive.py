@@ -1,0 +1,192 @@
+"""A hive of real processes in a short temporary directory, ended and removed with its block.
+
+    async with Hive() as hive:
+        await hive.start("broker")
+        await hive.open_mailbox("alice")
+        alice = await hive.join("alice")
+        await hive.send("operator", "alice", "hi")
+        assert [mail.body for mail in await alice.recv()] == ["hi"]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from libhive.clients.approvals import Approvals
+from libhive.clients.broker import Broker
+from libhive.clients.dashboard import Dashboard
+from libhive.clients.gateway import Gateway
+from libhive.clients.lifecycle import Lifecycle
+from libhive.clients.updater import Updater
+from libhive.doorway import DoorClient
+from libhive.link import Link
+from libhive.messages import broker as say
+from libhive.messages.base import Ping
+from libhive.names import HIVE, OPERATOR, AgentName, new_id
+from libhive.paths import Paths
+from libhive.problems import Unavailable
+
+START_SECONDS_MAX = 20.0
+STOP_SECONDS_MAX = 15.0
+KEPT = ("PATH", "LANG", "TZ", "VIRTUAL_ENV", "PYTHONPATH")
+"""All that a service of a test sees of the caller's environment."""
+
+
+class Hive:
+    """One hive. `environ` is added to what each of its processes gets."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="hive-", dir="/tmp"))  # noqa: S108 - socket paths must stay short
+        self.root.chmod(0o755)
+        self.paths = Paths(run=self.root / "run", state=self.root / "state")
+        self.environ = dict(environ or {})
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._links: list[Link] = []
+        self._guests: list[Guest] = []
+
+    async def __aenter__(self) -> Hive:
+        self.operator_link, self.hive_link = self.link(OPERATOR), self.link(HIVE)
+        self.operator, self.broker = Broker(self.operator_link), Broker(self.hive_link)
+        self.lifecycle, self.approvals = Lifecycle(self.operator_link), Approvals(self.operator_link)
+        self.updater, self.gateway = Updater(self.operator_link), Gateway(self.operator_link)
+        self.dashboard = Dashboard(self.operator_link)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for guest in self._guests:
+            await guest.close()
+        for link in self._links:
+            await link.close()
+        for name in reversed(list(self.processes)):
+            await self.stop(name)
+        if self.paths.own("lifecycle").exists():
+            self._sweep()
+        if error is not None:
+            sys.stderr.write(self.logs())
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    # ---- processes
+
+    async def start(self, *services: str) -> None:
+        """Starts services, and returns when each answers."""
+        for service in services:
+            self._spawn(service)
+        for service in services:
+            await self.wait_for_service(service)
+
+    async def stop(self, service: str) -> int:
+        """SIGTERM, and its exit status; SIGKILL when that takes too long."""
+        process = self.processes.pop(service)
+        process.terminate()
+        try:
+            return await asyncio.to_thread(process.wait, STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return await asyncio.to_thread(process.wait)
+
+    async def kill(self, service: str) -> None:
+        process = self.processes.pop(service)
+        process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(process.wait)
+
+    async def wait_for_service(self, service: str, seconds: float = START_SECONDS_MAX) -> None:
+        for _ in range(int(seconds / 0.5)):
+            if (process := self.processes.get(service)) and process.poll() is not None:
+                raise RuntimeError(f"{service} ended with {process.returncode}\n{self.logs()}")
+            try:
+                await self.operator_link.call(service, Ping(), timeout_seconds=0.5)
+                return
+            except Unavailable:
+                continue
+        raise RuntimeError(f"{service} did not come up\n{self.logs()}")
+
+    def logs(self) -> str:
+        return "".join(path.read_text(errors="replace") for path in sorted(self.root.glob("*.log")))
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+        own = {"HIVE_RUN_DIR": str(self.paths.run), "HIVE_STATE_DIR": str(self.paths.state), "PYTHONSAFEPATH": "1"}
+        return kept | {"HOME": str(self.root)} | own | self.environ
+
+    def _spawn(self, service: str) -> None:
+        with (self.root / f"{service}.log").open("ab") as log:
+            self.processes[service] = subprocess.Popen(
+                [sys.executable, "-m", f"services.{service}"],
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _sweep(self) -> None:
+        subprocess.run([sys.executable, "-m", "services.lifecycle.sweep"], env=self.environment(), check=False)
+
+    # ---- verbs
+
+    def link(self, actor: str) -> Link:
+        link = Link(self.paths, actor)
+        self._links.append(link)
+        return link
+
+    async def open_mailbox(self, name: str, allowed: list[str] | None = None) -> None:
+        await self.broker.open_mailbox(name, os.geteuid(), allowed)
+
+    async def send(self, sender: str, to: str | Sequence[str], body: str) -> str:
+        """As the operator; an agent sends by its own guest."""
+        assert sender == OPERATOR
+        return (await self.operator.send(to, body)).id
+
+    def guest(self, name: str) -> Guest:
+        guest = Guest(self.paths, AgentName(name))
+        self._guests.append(guest)
+        return guest
+
+    async def join(self, name: str) -> Guest:
+        """The agent's harness, played by the test: it has said hello and holds the lease."""
+        guest = self.guest(name)
+        await guest.hello()
+        return guest
+
+
+class Guest:
+    """What speaks at an agent's broker door in the place of its harness."""
+
+    def __init__(self, paths: Paths, name: AgentName) -> None:
+        self.name = name
+        self.door = DoorClient(paths.door(name, "broker"))
+        self.lease = ""
+
+    async def hello(self, resume: str = "") -> say.Welcome:
+        welcome = await self.door.call(say.Hello(generation=1, incarnation=new_id(), version="test", resume=resume))
+        self.lease = welcome.lease
+        return welcome
+
+    async def send(self, to: str | Sequence[str], body: str, in_reply_to: str = "", id: str | None = None) -> say.Sent:
+        names = [to] if isinstance(to, str) else list(to)
+        return await self.door.call(say.Send(to=names, body=body, in_reply_to=in_reply_to), id=id)
+
+    async def recv(self, wait_ms: int = 0, limit: int = 16) -> list[say.Mail]:
+        request = say.Recv(lease=self.lease, wait_ms=wait_ms, limit=limit)
+        return (await self.door.call(request, timeout_seconds=5 + wait_ms / 1000)).mail
+
+    async def seen(self, *ids: str, turn: str = "turn") -> None:
+        await self.door.call(say.Seen(lease=self.lease, ids=list(ids), turn=turn))
+
+    async def ack(self, *ids: str) -> None:
+        await self.door.call(say.Ack(lease=self.lease, ids=list(ids)))
+
+    async def close(self) -> None:
+        await self.door.close()
+
