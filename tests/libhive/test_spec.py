@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from libhive.problems import BadRequest
+from libhive.spec import MANAGER_FILES, AgentSpec, files_for, resolve
+
+
+def test_a_new_agents_files_resolve_to_what_was_asked() -> None:
+    spec = resolve(files_for("You draw.", 'haiku', ["jq"]))
+    assert spec == AgentSpec(prompt="You draw.\n", model="haiku", packages=["jq"])
+    assert resolve(MANAGER_FILES).model == "haiku"
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("model = 1", "model"),
+        ("colour = 'red'", "unknown field"),
+        ("model = 'x y'", "model"),
+        ("not toml", "not TOML"),
+        ("prompt = 'x'", "prompt"),
+        ("[env]\nANTHROPIC_API_KEY = 'x'", "the hive's own"),
+        ("[env]\nLD_PRELOAD = 'x'", "the hive's own"),
+        ("[env]\nPATH = 'x'", "the hive's own"),
+        ("packages = ['-rf']", "packages"),
+        ("packages = ['a;b']", "packages"),
+        ("[mcp_servers.x]\ncommand = 'y'\nsecret = 1", "unknown field"),
+        ("[mcp_servers.x]\ncommand = 'y'\nenv = {LD_PRELOAD = 'x'}", "the hive's own"),
+    ],
+)
+def test_what_is_not_a_configuration_is_refused(toml: str, says: str) -> None:
+    with pytest.raises(BadRequest, match=says):
+        resolve({"agent.toml": toml})
+
+
+def test_other_files_are_refused() -> None:
+    with pytest.raises(BadRequest, match="not a file of a configuration"):
+        resolve({"agent.toml": "", "../evil": "x"})
