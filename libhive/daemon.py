@@ -61,7 +61,9 @@ class Service(Protocol):
 class Doors:
     """This service's door in each agent's directory."""
 
-    def __init__(self, paths: Paths, service: str, serve: Callable[[AgentName, bytes], Awaitable[bytes]]) -> None:
+    def __init__(
+        self, paths: Paths, service: str, serve: Callable[[AgentName, bytes], Awaitable[bytes]]
+    ) -> None:
         self._paths, self._service, self._serve = paths, service, serve
         self._doors: dict[AgentName, Doorway] = {}
         self.on_gone: Callable[[AgentName], None] | None = None
@@ -170,7 +172,9 @@ class Daemon:
         self._ended.set()
 
     def _on_ping(self, call: Call, m: Ping) -> Pong:
-        return Pong(service=self.service.name, version=package_version(), pid=os.getpid(), up_since_ms=self._since_ms)
+        return Pong(
+            service=self.service.name, version=package_version(), pid=os.getpid(), up_since_ms=self._since_ms
+        )
 
     async def _serve_bus(self, frame: bytes) -> bytes:
         return await self._serve(frame, self._bus, None)
@@ -184,7 +188,10 @@ class Daemon:
         try:
             envelope = wire.unpack_request(frame)
         except Problem as problem:
-            self.log.warning("refused a frame", extra={"peer": agent or "bus", "code": problem.code, "why": problem.message})
+            self.log.warning(
+                "refused a frame",
+                extra={"peer": agent or "bus", "code": problem.code, "why": problem.message},
+            )
             return wire.pack_problem(wire.request_id(frame), problem)
         try:
             reply = await self._handle(envelope, table, agent)
@@ -193,10 +200,15 @@ class Daemon:
             return wire.pack_problem(envelope.id, problem)
         except Exception as error:  # noqa: BLE001 - the one place where a bug is told from a problem
             self._failed(f"{envelope.kind} for {agent or envelope.actor}", error)
-            return wire.pack_problem(envelope.id, InternalError(f"{self.service.name} failed at {envelope.kind}"))
+            return wire.pack_problem(
+                envelope.id, InternalError(f"{self.service.name} failed at {envelope.kind}")
+            )
 
     async def _handle(
-        self, envelope: wire.Envelope, table: dict[str, tuple[type[Request[Any]], Handler]], agent: AgentName | None
+        self,
+        envelope: wire.Envelope,
+        table: dict[str, tuple[type[Request[Any]], Handler]],
+        agent: AgentName | None,
     ) -> Reply:
         if envelope.kind not in table:
             raise BadRequest(f"{self.service.name} has no {envelope.kind!r:.80} here")
@@ -217,7 +229,9 @@ def main(build: Callable[[Paths], Service]) -> None:
         logs.setup(service.name)
         status = asyncio.run(_run(service, paths))
     except Problem as problem:
-        logging.getLogger("hive").critical("%s%s", problem.message, f" ({problem.hint})" if problem.hint else "")
+        logging.getLogger("hive").critical(
+            "%s%s", problem.message, f" ({problem.hint})" if problem.hint else ""
+        )
         status = 2
     sys.exit(status)
 
@@ -240,5 +254,7 @@ def _hold_lock(paths: Paths, service: str) -> IO[bytes]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise AlreadyExists(f"another {service} runs on {paths.run}", "stop it, or choose another HIVE_RUN_DIR") from None
+        raise AlreadyExists(
+            f"another {service} runs on {paths.run}", "stop it, or choose another HIVE_RUN_DIR"
+        ) from None
     return lock

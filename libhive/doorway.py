@@ -83,7 +83,9 @@ class Doorway:
     async def open(self) -> None:
         make_doors(self.path.parent, self.uid)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: _Guest(self), sock=listen(self.path, uid=self.uid))
+        self._server = await loop.create_unix_server(
+            lambda: _Guest(self), sock=listen(self.path, uid=self.uid)
+        )
 
     async def close(self) -> None:
         if self._server is not None:
@@ -264,7 +266,9 @@ class DoorClient:
         async with self._connecting:
             if self._ready:
                 return
-            reader, self._writer = await asyncio.open_unix_connection(str(self.path), limit=wire.BUS_FRAME_BYTES_MAX)
+            reader, self._writer = await asyncio.open_unix_connection(
+                str(self.path), limit=wire.BUS_FRAME_BYTES_MAX
+            )
             self._reading = asyncio.get_running_loop().create_task(self._read(reader))
             try:
                 await self._greet()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -115,7 +114,12 @@ class Link:
         self._waiting: dict[str, asyncio.Future[wire.Answer]] = {}
 
     async def call(
-        self, service: str, request: Request[R], *, id: str | None = None, timeout_seconds: float = CALL_SECONDS
+        self,
+        service: str,
+        request: Request[R],
+        *,
+        id: str | None = None,
+        timeout_seconds: float = CALL_SECONDS,
     ) -> R:
         """Raises the Problem that the service answered, or Unavailable when it did not answer in time."""
         id = id or new_id()
@@ -172,7 +176,9 @@ class Link:
 
     def _dealer(self, service: str) -> _Watched:
         if service not in self._dealers:
-            self._dealers[service] = _Watched(self._connected(zmq.DEALER, self._paths.bus(service)), self._on_reply)
+            self._dealers[service] = _Watched(
+                self._connected(zmq.DEALER, self._paths.bus(service)), self._on_reply
+            )
         return self._dealers[service]
 
     def _connected(self, kind: int, path: Path) -> zmq.Socket[bytes]:
@@ -201,5 +207,5 @@ def _bound(context: zmq.Context[zmq.Socket[bytes]], kind: int, path: Path) -> zm
         sock.setsockopt(zmq.ROUTER_MANDATORY, 1)
         sock.setsockopt(zmq.MAXMSGSIZE, wire.FRAME_BYTES_MAX)
     sock.bind(f"ipc://{path}")
-    os.chmod(path, 0o660)
+    path.chmod(0o660)
     return sock

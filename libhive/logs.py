@@ -41,7 +41,9 @@ class _Readable(logging.Formatter):
         self.service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{key}={safe_text(value, keep=frozenset())}" for key, value in _fields(record).items())
+        fields = " ".join(
+            f"{key}={safe_text(value, keep=frozenset())}" for key, value in _fields(record).items()
+        )
         line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {self.service}: "
         line += safe_text(record.getMessage()) + (f"  {fields}" if fields else "")
         return f"{line}\n{safe_text(self.formatException(record.exc_info))}" if record.exc_info else line
@@ -53,7 +55,12 @@ class _Json(logging.Formatter):
         self.service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        entry = {"service": self.service, "level": record.levelname.lower(), "message": record.getMessage(), **_fields(record)}
+        entry = {
+            "service": self.service,
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **_fields(record),
+        }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry)

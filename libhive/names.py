@@ -17,7 +17,9 @@ AgentName = NewType("AgentName", str)
 OPERATOR: Final = "operator"
 HIVE: Final = "hive"
 MANAGER: Final = AgentName("hm1nd")
-RESERVED: Final = frozenset({"all", "any", "hive", "hyperhive", "manager", "nobody", "none", "operator", "root", "self", "system"})
+RESERVED: Final = frozenset(
+    {"all", "any", "hive", "hyperhive", "manager", "nobody", "none", "operator", "root", "self", "system"}
+)
 
 _NAME_PATTERN: Final = r"^[a-z](?:[a-z0-9-]{0,29}[a-z0-9])?\Z"
 _NAME: Final = re.compile(_NAME_PATTERN)

@@ -28,7 +28,9 @@ class Paths:
         """
         run = environ.get("HIVE_RUN_DIR") or _default_run(environ)
         state = environ.get("HIVE_STATE_DIR") or _default_state(environ)
-        return cls(run=_checked("HIVE_RUN_DIR", run, for_sockets=True), state=_checked("HIVE_STATE_DIR", state))
+        return cls(
+            run=_checked("HIVE_RUN_DIR", run, for_sockets=True), state=_checked("HIVE_STATE_DIR", state)
+        )
 
     def bus(self, service: str) -> Path:
         return self.run / "bus" / f"{service}.sock"
@@ -83,20 +85,23 @@ def make_private(directory: Path, mode: int = 0o700) -> Path:
 def _default_run(environ: Mapping[str, str]) -> str:
     if os.geteuid() == 0:
         return "/run/hyperhive"
-    return os.path.join(environ.get("XDG_RUNTIME_DIR") or f"/tmp/hyperhive-{os.geteuid()}", "hyperhive")  # noqa: S108
+    return str(Path(environ.get("XDG_RUNTIME_DIR") or f"/tmp/hyperhive-{os.geteuid()}") / "hyperhive")  # noqa: S108
 
 
 def _default_state(environ: Mapping[str, str]) -> str:
     if os.geteuid() == 0:
         return "/var/lib/hyperhive"
-    home = environ.get("HOME") or os.path.expanduser("~")
-    return os.path.join(environ.get("XDG_STATE_HOME") or os.path.join(home, ".local/state"), "hyperhive")
+    home = Path(environ.get("HOME") or Path.home())
+    return str(Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "hyperhive")
 
 
 def _checked(variable: str, text: str, *, for_sockets: bool = False) -> Path:
     path = Path(text)
     if not path.is_absolute() or "\0" in text or ".." in path.parts:
-        raise BadRequest(f"{variable}={text!r:.200} is not an absolute path", "give a path that starts with '/' and has no '..'")
+        raise BadRequest(
+            f"{variable}={text!r:.200} is not an absolute path",
+            "give a path that starts with '/' and has no '..'",
+        )
     if for_sockets and len(os.fsencode(text) + _LONGEST_SOCKET.encode()) > SOCKET_PATH_BYTES_MAX:
         room = SOCKET_PATH_BYTES_MAX - len(_LONGEST_SOCKET)
         raise BadRequest(

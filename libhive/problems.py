@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 - an expected outcome with a code, not an error of the program
     """Something expected went wrong; `code` is stable, `message` and `hint` are for people."""
 
     code: ClassVar[str] = "problem"

@@ -23,7 +23,17 @@ EnvName = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}\Z")]
 EnvText = Annotated[str, msgspec.Meta(max_length=4_096, pattern=r"^[^\x00]*\Z")]
 ServerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,30}\Z")]
 
-RESERVED_ENV_PREFIXES = ("ANTHROPIC_", "CLAUDE_", "HIVE_", "LD_", "PYTHON", "XDG_", "DISABLE_AUTOUPDATER", "HOME", "IS_SANDBOX")
+RESERVED_ENV_PREFIXES = (
+    "ANTHROPIC_",
+    "CLAUDE_",
+    "HIVE_",
+    "LD_",
+    "PYTHON",
+    "XDG_",
+    "DISABLE_AUTOUPDATER",
+    "HOME",
+    "IS_SANDBOX",
+)
 
 
 class McpServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,7 +63,9 @@ def resolve(files: dict[str, str]) -> AgentSpec:
     """
     for path in files:
         if path not in FILES:
-            raise BadRequest(f"{path!r:.120} is not a file of a configuration", f"the files are {' and '.join(FILES)}")
+            raise BadRequest(
+                f"{path!r:.120} is not a file of a configuration", f"the files are {' and '.join(FILES)}"
+            )
     try:
         table: dict[str, Any] = tomllib.loads(files.get(AGENT_TOML, ""))
     except tomllib.TOMLDecodeError as error:

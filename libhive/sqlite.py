@@ -139,7 +139,8 @@ def check_version() -> None:
 def remember(connection: Connection, id: str, reply: msgspec.Struct, at_ms: int) -> None:
     """Keeps the answer to a command, in the transaction of its effect."""
     connection.exec_driver_sql(
-        "INSERT OR IGNORE INTO answers (id, reply, at_ms) VALUES (?, ?, ?)", (id, msgspec.json.encode(reply), at_ms)
+        "INSERT OR IGNORE INTO answers (id, reply, at_ms) VALUES (?, ?, ?)",
+        (id, msgspec.json.encode(reply), at_ms),
     )
 
 
@@ -186,6 +187,10 @@ def _migrate(connection: Connection, path: Path, migrations: Sequence[str]) -> N
 
 def _problem_of(error: OperationalError) -> Problem | OperationalError:
     name = getattr(error.orig, "sqlite_errorname", "")
-    if name.startswith("SQLITE_FULL") or getattr(error.orig, "errno", 0) == errno.ENOSPC or "disk is full" in str(error):
+    if (
+        name.startswith("SQLITE_FULL")
+        or getattr(error.orig, "errno", 0) == errno.ENOSPC
+        or "disk is full" in str(error)
+    ):
         return NoSpace("the disk is full: this was not stored")
     return error

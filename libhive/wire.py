@@ -65,12 +65,23 @@ def pack_reply(re: str, reply: Reply) -> bytes:
 
 
 def pack_problem(re: str, problem: Problem) -> bytes:
-    said = {"code": problem.code, "message": problem.message, "hint": problem.hint, "details": problem.details}
+    said = {
+        "code": problem.code,
+        "message": problem.message,
+        "hint": problem.hint,
+        "details": problem.details,
+    }
     return _pack({"v": PROTOCOL_VERSION, "re": re, "problem": said}, BUS_FRAME_BYTES_MAX)
 
 
 def pack_event(event: Event, seq: int, epoch: str) -> bytes:
-    frame = {"v": PROTOCOL_VERSION, "kind": event.KIND, "seq": seq, "epoch": epoch, "body": msgspec.to_builtins(event)}
+    frame = {
+        "v": PROTOCOL_VERSION,
+        "kind": event.KIND,
+        "seq": seq,
+        "epoch": epoch,
+        "body": msgspec.to_builtins(event),
+    }
     return _pack(frame, BUS_FRAME_BYTES_MAX)
 
 
@@ -78,7 +89,9 @@ def unpack_request(data: bytes) -> Envelope:
     """Raises BadFrame for bytes that are not a frame, UnsupportedVersion for another protocol's."""
     value = unpack(data)
     if isinstance(value.get("v"), int) and value["v"] != PROTOCOL_VERSION:
-        raise UnsupportedVersion(f"this side speaks protocol {PROTOCOL_VERSION}, not {value['v']}", "update the older side")
+        raise UnsupportedVersion(
+            f"this side speaks protocol {PROTOCOL_VERSION}, not {value['v']}", "update the older side"
+        )
     try:
         return msgspec.convert(value, Envelope)
     except msgspec.ValidationError as error:
@@ -114,7 +127,9 @@ def answer_to(answer: Answer, kind: type[Any]) -> Any:
     """What a reply says, as `kind`; raises the Problem that it carries."""
     if answer.problem is not None:
         said = answer.problem
-        raise problem_from(said.get("code", ""), said.get("message", ""), said.get("hint", ""), said.get("details"))
+        raise problem_from(
+            said.get("code", ""), said.get("message", ""), said.get("hint", ""), said.get("details")
+        )
     return msgspec.convert(answer.body or {}, kind)
 
 
@@ -150,7 +165,9 @@ def unpack(data: bytes, bytes_max: int = FRAME_BYTES_MAX, values_max: int = VALU
 def _pack(frame: dict[str, Any], bytes_max: int) -> bytes:
     data: bytes = msgpack.packb(frame)
     if len(data) > bytes_max:
-        raise BadRequest(f"this message has {len(data)} bytes; at most {bytes_max} are carried", "make it shorter")
+        raise BadRequest(
+            f"this message has {len(data)} bytes; at most {bytes_max} are carried", "make it shorter"
+        )
     return data
 
 

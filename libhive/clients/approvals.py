@@ -26,7 +26,9 @@ class Approvals(Client):
         rationale: str = "",
         id: str | None = None,
     ) -> say.Proposed:
-        request = say.Spawn(agent=agent, prompt=prompt, model=model, packages=list(packages), rationale=rationale)
+        request = say.Spawn(
+            agent=agent, prompt=prompt, model=model, packages=list(packages), rationale=rationale
+        )
         return await self.link.call("approvals", request, id=id)
 
     async def read_config(self, agent: str) -> say.Config:
@@ -48,6 +50,12 @@ class Approvals(Client):
         return (await self.link.call("approvals", say.Deployables())).deployables
 
     async def record_deploy(
-        self, number: int, step: Literal["building", "deployed", "failed"], detail: str = "", id: str | None = None
+        self,
+        number: int,
+        step: Literal["building", "deployed", "failed"],
+        detail: str = "",
+        id: str | None = None,
     ) -> Done:
-        return await self.link.call("approvals", say.RecordDeploy(number=number, step=step, detail=detail), id=id)
+        return await self.link.call(
+            "approvals", say.RecordDeploy(number=number, step=step, detail=detail), id=id
+        )

@@ -12,7 +12,9 @@ from libhive.messages.base import Done
 class Broker(Client):
     service = "broker"
 
-    async def send(self, to: str | Sequence[str], body: str, in_reply_to: str = "", id: str | None = None) -> say.Sent:
+    async def send(
+        self, to: str | Sequence[str], body: str, in_reply_to: str = "", id: str | None = None
+    ) -> say.Sent:
         names = [to] if isinstance(to, str) else list(to)
         return await self.link.call("broker", say.Send(to=names, body=body, in_reply_to=in_reply_to), id=id)
 
@@ -22,10 +24,14 @@ class Broker(Client):
     async def news(
         self, to: str, what: str, body: str, details: dict[str, str] | None = None, id: str | None = None
     ) -> Done:
-        return await self.link.call("broker", say.News(to=to, what=what, body=body, details=details or {}), id=id)
+        return await self.link.call(
+            "broker", say.News(to=to, what=what, body=body, details=details or {}), id=id
+        )
 
     async def open_mailbox(self, name: str, uid: int, allowed_recipients: list[str] | None = None) -> Done:
-        return await self.link.call("broker", say.OpenMailbox(name=name, uid=uid, allowed_recipients=allowed_recipients))
+        return await self.link.call(
+            "broker", say.OpenMailbox(name=name, uid=uid, allowed_recipients=allowed_recipients)
+        )
 
     async def close_mailbox(self, name: str) -> Done:
         return await self.link.call("broker", say.CloseMailbox(name=name))

@@ -11,13 +11,17 @@ from libhive.names import Name
 from libhive.spec import AgentSpec
 
 ProposalKind = Literal["create_agent", "change_config"]
-ProposalState = Literal["proposed", "approved", "building", "deployed", "failed", "denied", "cancelled", "expired", "stale"]
+ProposalState = Literal[
+    "proposed", "approved", "building", "deployed", "failed", "denied", "cancelled", "expired", "stale"
+]
 Risk = Literal["none", "low", "medium", "high"]
 
 FILE_CHARACTERS_MAX = 60_000
 Text = Annotated[str, msgspec.Meta(max_length=8_000)]
 FileText = Annotated[str, msgspec.Meta(max_length=FILE_CHARACTERS_MAX)]
-Files = Annotated[dict[Annotated[str, msgspec.Meta(max_length=100)], FileText], msgspec.Meta(min_length=1, max_length=8)]
+Files = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=100)], FileText], msgspec.Meta(min_length=1, max_length=8)
+]
 
 
 class EffectLine(Reply, frozen=True, kw_only=True):

@@ -14,7 +14,9 @@ LINE_CHARACTERS_MAX = 500
 
 Body = Annotated[str, msgspec.Meta(min_length=1, max_length=BODY_CHARACTERS_MAX)]
 Line = Annotated[str, msgspec.Meta(max_length=LINE_CHARACTERS_MAX)]
-Choices = Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=200)]], msgspec.Meta(max_length=12)]
+Choices = Annotated[
+    list[Annotated[str, msgspec.Meta(min_length=1, max_length=200)]], msgspec.Meta(max_length=12)
+]
 WaitMs = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=500)]
 

@@ -1,11 +1,11 @@
 """A hive of real processes in a short temporary directory, ended and removed with its block.
 
-    async with Hive() as hive:
-        await hive.start("broker")
-        await hive.open_mailbox("alice")
-        alice = await hive.join("alice")
-        await hive.send("operator", "alice", "hi")
-        assert [mail.body for mail in await alice.recv()] == ["hi"]
+async with Hive() as hive:
+    await hive.start("broker")
+    await hive.open_mailbox("alice")
+    alice = await hive.join("alice")
+    await hive.send("operator", "alice", "hi")
+    assert [mail.body for mail in await alice.recv()] == ["hi"]
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Hive:
     """One hive. `environ` is added to what each of its processes gets."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="hive-", dir="/tmp"))  # noqa: S108 - socket paths must stay short
+        self.root = Path(tempfile.mkdtemp(prefix="hive-", dir="/tmp"))  # socket paths must stay short
         self.root.chmod(0o755)
         self.paths = Paths(run=self.root / "run", state=self.root / "state")
         self.environ = dict(environ or {})
@@ -116,7 +116,11 @@ class Hive:
 
     def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        own = {"HIVE_RUN_DIR": str(self.paths.run), "HIVE_STATE_DIR": str(self.paths.state), "PYTHONSAFEPATH": "1"}
+        own = {
+            "HIVE_RUN_DIR": str(self.paths.run),
+            "HIVE_STATE_DIR": str(self.paths.state),
+            "PYTHONSAFEPATH": "1",
+        }
         return kept | {"HOME": str(self.root)} | own | self.environ
 
     def _spawn(self, service: str) -> None:
@@ -131,7 +135,9 @@ class Hive:
             )
 
     def _sweep(self) -> None:
-        subprocess.run([sys.executable, "-m", "services.lifecycle.sweep"], env=self.environment(), check=False)
+        subprocess.run(
+            [sys.executable, "-m", "services.lifecycle.sweep"], env=self.environment(), check=False
+        )
 
     # ---- verbs
 
@@ -169,11 +175,15 @@ class Guest:
         self.lease = ""
 
     async def hello(self, resume: str = "") -> say.Welcome:
-        welcome = await self.door.call(say.Hello(generation=1, incarnation=new_id(), version="test", resume=resume))
+        welcome = await self.door.call(
+            say.Hello(generation=1, incarnation=new_id(), version="test", resume=resume)
+        )
         self.lease = welcome.lease
         return welcome
 
-    async def send(self, to: str | Sequence[str], body: str, in_reply_to: str = "", id: str | None = None) -> say.Sent:
+    async def send(
+        self, to: str | Sequence[str], body: str, in_reply_to: str = "", id: str | None = None
+    ) -> say.Sent:
         names = [to] if isinstance(to, str) else list(to)
         return await self.door.call(say.Send(to=names, body=body, in_reply_to=in_reply_to), id=id)
 
@@ -189,4 +199,3 @@ class Guest:
 
     async def close(self) -> None:
         await self.door.close()
-

@@ -45,7 +45,7 @@ class WebServer:
 
     async def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._sock]))
-        while not self._server.started and not self._task.done():
+        while not self._server.started and not self._task.done():  # noqa: ASYNC110 - it has only this flag
             await asyncio.sleep(0.001)
         if self._task.done():
             await self._task
@@ -64,7 +64,9 @@ def unix_socket(path: Path, *, mode: int = 0o660, uid: int | None = None) -> soc
 
 def tcp_socket(host: str, port: int) -> socket.socket:
     """A listening socket; raises AlreadyExists when somebody else has the port."""
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock = socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC
+    )
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

@@ -15,7 +15,8 @@ MAIL_COLUMNS = (
     " attempts, turn, reason, stored_ms, offered_ms, seen_ms, acked_ms"
 )
 QUESTION_COLUMNS = (
-    "id, asker, recipient, text, choices, state, asked_ms, deadline_ms, default_answer, answer, answered_by, answered_ms"
+    "id, asker, recipient, text, choices, state, asked_ms, deadline_ms, default_answer,"
+    " answer, answered_by, answered_ms"
 )
 
 

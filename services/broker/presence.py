@@ -44,7 +44,9 @@ class Presences:
     def reported(self, agent: str, state: HarnessState, detail: str, turn: str, model: str, now: int) -> None:
         old = self.of(agent)
         since = old.since_ms if old.state == state else now
-        self._known[agent] = replace(old, connected=True, state=state, detail=detail, turn=turn, model=model, since_ms=since)
+        self._known[agent] = replace(
+            old, connected=True, state=state, detail=detail, turn=turn, model=model, since_ms=since
+        )
 
     def gone(self, agent: str, now: int) -> None:
         self._known[agent] = replace(self.of(agent), connected=False, state="unknown", turn="", since_ms=now)

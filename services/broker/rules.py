@@ -47,7 +47,11 @@ def recipient(sender: str, to: str, directory: Mapping[str, Entry], manager: str
 
 
 def _everybody(sender: str, directory: Mapping[str, Entry]) -> list[str]:
-    return [name for name, entry in directory.items() if entry.open and name != sender and _may_write(sender, name, directory)]
+    return [
+        name
+        for name, entry in directory.items()
+        if entry.open and name != sender and _may_write(sender, name, directory)
+    ]
 
 
 def _one(sender: str, name: str, directory: Mapping[str, Entry]) -> str:
@@ -59,9 +63,13 @@ def _one(sender: str, name: str, directory: Mapping[str, Entry]) -> str:
     if entry is None:
         raise UnknownRecipient(f"there is no agent {name!r}")
     if not entry.open:
-        raise UnknownRecipient(f"the agent {name!r} was destroyed", "the operator can bring it back under its name")
+        raise UnknownRecipient(
+            f"the agent {name!r} was destroyed", "the operator can bring it back under its name"
+        )
     if not _may_write(sender, name, directory):
-        raise NotAllowed(f"{sender} may not write to {name}", "its configuration's `allowed_recipients` says whom it may")
+        raise NotAllowed(
+            f"{sender} may not write to {name}", "its configuration's `allowed_recipients` says whom it may"
+        )
     return name
 
 
@@ -79,7 +87,9 @@ def check_answer(question: Question | None, caller: str, text: str) -> Question:
     if question.state == "expired":
         raise Conflict("the deadline of this question has passed", "send a message instead")
     if question.choices and text not in question.choices:
-        raise BadRequest(f"{text!r:.80} is not one of the choices", "choose one of: " + ", ".join(question.choices))
+        raise BadRequest(
+            f"{text!r:.80} is not one of the choices", "choose one of: " + ", ".join(question.choices)
+        )
     return question
 
 
@@ -89,13 +99,17 @@ def deadline(deadline_seconds: int, now: int) -> int:
 
 def check_default(default: str, choices: Sequence[str]) -> None:
     if default and choices and default not in choices:
-        raise BadRequest(f"the default {default!r:.80} is not one of the choices", "choose one of: " + ", ".join(choices))
+        raise BadRequest(
+            f"the default {default!r:.80} is not one of the choices", "choose one of: " + ", ".join(choices)
+        )
 
 
 def due(remind: Remind, now: int) -> int:
     """When the reminder fires; an instant that has passed fires at once."""
     if bool(remind.at_ms) == bool(remind.after_seconds):
-        raise BadRequest("a reminder is either at an instant or after some seconds", "give one of `at` and `after_seconds`")
+        raise BadRequest(
+            "a reminder is either at an instant or after some seconds", "give one of `at` and `after_seconds`"
+        )
     return remind.at_ms or now + remind.after_seconds * 1000
 
 

@@ -88,7 +88,12 @@ class Broker:
     async def on_send(self, call: Call, m: say.Send) -> say.Sent:
         names = rules.recipients(call.caller, m.to, self.directory, self.settings.manager)
         draft = Draft(
-            id=call.id, sender=call.caller, recipients=names, kind="message", body=m.body, in_reply_to=m.in_reply_to
+            id=call.id,
+            sender=call.caller,
+            recipients=names,
+            kind="message",
+            body=m.body,
+            in_reply_to=m.in_reply_to,
         )
         receipts = await self.store.add(draft, self.clock())
         self._stored(receipts)
@@ -183,7 +188,9 @@ class Broker:
 
     async def on_remind(self, call: Call, m: say.Remind) -> say.Reminded:
         now = self.clock()
-        reminder = say.Reminder(id=call.id, agent=call.caller, text=m.text, due_ms=rules.due(m, now), created_ms=now)
+        reminder = say.Reminder(
+            id=call.id, agent=call.caller, text=m.text, due_ms=rules.due(m, now), created_ms=now
+        )
         kept = await self.store.remind(reminder)
         self.daemon.publish(say.ReminderChanged(reminder=kept, what="set"))
         self.timers.changed()
@@ -236,7 +243,9 @@ class Broker:
         self.presences.arrived(call.caller, m.generation, m.incarnation, m.version, self.clock())
         self._peer_changed(call.caller)
         resumed = bool(m.resume)
-        return say.Welcome(agent=call.caller, lease=lease, resumed=resumed, sequence=self.store.sequence(call.caller))
+        return say.Welcome(
+            agent=call.caller, lease=lease, resumed=resumed, sequence=self.store.sequence(call.caller)
+        )
 
     async def on_report_state(self, call: Call, m: say.ReportState) -> Done:
         self.store.check_lease(call.caller, m.lease)
@@ -261,7 +270,9 @@ class Broker:
 
     async def on_peers(self, call: Call, m: say.Peers) -> say.PeerList:
         unacked = self.store.unacked_counts()
-        peers = [self._peer(name, unacked.get(name, 0)) for name, entry in self.directory.items() if entry.open]
+        peers = [
+            self._peer(name, unacked.get(name, 0)) for name, entry in self.directory.items() if entry.open
+        ]
         return say.PeerList(peers=peers)
 
     # ---- what follows from a change
@@ -278,7 +289,11 @@ class Broker:
         for item in mail:
             self.daemon.publish(
                 say.ReceiptChanged(
-                    id=item.id, recipient=item.recipient, state="offered", at_ms=self.clock(), attempts=item.attempts
+                    id=item.id,
+                    recipient=item.recipient,
+                    state="offered",
+                    at_ms=self.clock(),
+                    attempts=item.attempts,
                 )
             )
 
@@ -322,7 +337,9 @@ class Broker:
         self._peer_changed(agent)
 
     def _peer_changed(self, agent: str) -> None:
-        self.daemon.publish(say.PeerChanged(peer=self._peer(agent, self.store.unacked_counts().get(agent, 0))))
+        self.daemon.publish(
+            say.PeerChanged(peer=self._peer(agent, self.store.unacked_counts().get(agent, 0)))
+        )
 
     def _peer(self, name: str, unacked: int) -> say.Peer:
         here = self.presences.of(name)

@@ -64,6 +64,7 @@ MIGRATIONS = (
     """,
 )
 
+_REMINDER = "id, agent, text, due_ms, created_ms"
 _OPEN = "state IN ('stored', 'offered', 'seen')"
 
 
@@ -84,7 +85,9 @@ class Store:
         """Every mailbox that ever was, by name."""
         rows = self._all("SELECT name, uid, open, allowed FROM mailboxes ORDER BY name")
         return {
-            row.name: Entry(row.name, row.uid, bool(row.open), frozenset(json.loads(row.allowed)) if row.allowed else None)
+            row.name: Entry(
+                row.name, row.uid, bool(row.open), frozenset(json.loads(row.allowed)) if row.allowed else None
+            )
             for row in rows
         }
 
@@ -171,7 +174,9 @@ class Store:
 
         return self._database.write(work)
 
-    def mark_seen(self, agent: str, lease: str, ids: Sequence[str], turn: str, now: int) -> Future[list[Receipt]]:
+    def mark_seen(
+        self, agent: str, lease: str, ids: Sequence[str], turn: str, now: int
+    ) -> Future[list[Receipt]]:
         query = "UPDATE mail SET state = 'seen', seen_ms = ?, turn = ? WHERE id = ? AND recipient = ? AND state = 'offered'"
         return self._advance(agent, lease, ids, query, (now, turn))
 
@@ -208,7 +213,10 @@ class Store:
         return [receipt_from(row) for row in reversed(self._all(query, (agent, limit)))]
 
     def receipts(self, id: str) -> list[Receipt]:
-        return [receipt_from(row) for row in self._all(f"SELECT {MAIL_COLUMNS} FROM mail WHERE id = ? ORDER BY seq", (id,))]
+        return [
+            receipt_from(row)
+            for row in self._all(f"SELECT {MAIL_COLUMNS} FROM mail WHERE id = ? ORDER BY seq", (id,))
+        ]
 
     def history(self, agent: str, before: str, limit: int) -> list[Receipt]:
         """The newest first, before the message `before`; paged by key, so that a page does not move."""
@@ -241,11 +249,15 @@ class Store:
 
         return self._database.write(work)
 
-    def answer(self, id: str, question: str, caller: str, text: str, now: int) -> Future[tuple[Question, list[Receipt]]]:
+    def answer(
+        self, id: str, question: str, caller: str, text: str, now: int
+    ) -> Future[tuple[Question, list[Receipt]]]:
         """The first accepted answer wins: it and the mail that tells the asker are one transaction."""
 
         def work(c: Connection) -> tuple[Question, list[Receipt]]:
-            if c.exec_driver_sql("SELECT 1 FROM questions WHERE id = ? AND answer_id = ?", (question, id)).first():
+            if c.exec_driver_sql(
+                "SELECT 1 FROM questions WHERE id = ? AND answer_id = ?", (question, id)
+            ).first():
                 return _question_of(c, question), []
             found = rules.check_answer(_question(c, question), caller, text)
             draft = Draft(
@@ -282,11 +294,15 @@ class Store:
 
     def questions(self, open_only: bool, limit: int) -> list[Question]:
         where = "WHERE state = 'open'" if open_only else ""
-        rows = self._all(f"SELECT {QUESTION_COLUMNS} FROM questions {where} ORDER BY asked_ms DESC LIMIT ?", (limit,))
+        rows = self._all(
+            f"SELECT {QUESTION_COLUMNS} FROM questions {where} ORDER BY asked_ms DESC LIMIT ?", (limit,)
+        )
         return [question_from(row) for row in rows]
 
     def overdue(self, now: int) -> list[Question]:
-        query = f"SELECT {QUESTION_COLUMNS} FROM questions WHERE state = 'open' AND deadline_ms BETWEEN 1 AND ?"
+        query = (
+            f"SELECT {QUESTION_COLUMNS} FROM questions WHERE state = 'open' AND deadline_ms BETWEEN 1 AND ?"
+        )
         return [question_from(row) for row in self._all(query, (now,))]
 
     # ---- reminders
@@ -325,18 +341,22 @@ class Store:
             if changed.rowcount == 0:
                 return []
             draft = Draft(
-                id=f"{reminder.id}-due", sender=reminder.agent, recipients=[reminder.agent], kind="reminder", body=reminder.text
+                id=f"{reminder.id}-due",
+                sender=reminder.agent,
+                recipients=[reminder.agent],
+                kind="reminder",
+                body=reminder.text,
             )
             return _add(c, draft, now)
 
         return self._database.write(work)
 
     def reminders(self, agent: str = "") -> list[Reminder]:
-        query = "SELECT id, agent, text, due_ms, created_ms FROM reminders WHERE state = 'pending' AND (? = '' OR agent = ?)"
-        return [reminder_from(row) for row in self._all(query + " ORDER BY due_ms", (agent, agent))]
+        query = f"SELECT {_REMINDER} FROM reminders WHERE state = 'pending' AND (? = '' OR agent = ?) ORDER BY due_ms"
+        return [reminder_from(row) for row in self._all(query, (agent, agent))]
 
     def due(self, now: int) -> list[Reminder]:
-        query = "SELECT id, agent, text, due_ms, created_ms FROM reminders WHERE state = 'pending' AND due_ms <= ? ORDER BY due_ms"
+        query = f"SELECT {_REMINDER} FROM reminders WHERE state = 'pending' AND due_ms <= ? ORDER BY due_ms"
         return [reminder_from(row) for row in self._all(query, (now,))]
 
     def next_due(self) -> int | None:
@@ -393,7 +413,17 @@ def _add(c: Connection, draft: Draft, now: int) -> list[Receipt]:
             "INSERT INTO mail (id, recipient, sender, kind, body, in_reply_to, root, hops, question, choices, deadline_ms,"
             f" details, state, stored_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'stored', ?) RETURNING {MAIL_COLUMNS}",
             (
-                *(draft.id, recipient, draft.sender, draft.kind, draft.body, draft.in_reply_to, root, hops, draft.question),
+                *(
+                    draft.id,
+                    recipient,
+                    draft.sender,
+                    draft.kind,
+                    draft.body,
+                    draft.in_reply_to,
+                    root,
+                    hops,
+                    draft.question,
+                ),
                 *(json.dumps(draft.choices), draft.deadline_ms, json.dumps(draft.details), now),
             ),
         ).all()
@@ -410,7 +440,10 @@ def _thread(c: Connection, draft: Draft) -> tuple[str, int]:
         (draft.in_reply_to, draft.sender, draft.sender),
     ).first()
     if parent is None:
-        raise NotFound(f"there is no message {draft.in_reply_to!r:.80} of yours to answer", "leave out in_reply_to, or check it")
+        raise NotFound(
+            f"there is no message {draft.in_reply_to!r:.80} of yours to answer",
+            "leave out in_reply_to, or check it",
+        )
     return parent.root, parent.hops + 1
 
 
@@ -441,5 +474,7 @@ def _close_question(c: Connection, draft: Draft, state: str, now: int) -> tuple[
 
 
 def _reminder(c: Connection, id: str) -> Reminder:
-    row = c.exec_driver_sql("SELECT id, agent, text, due_ms, created_ms FROM reminders WHERE id = ?", (id,)).one()
+    row = c.exec_driver_sql(
+        "SELECT id, agent, text, due_ms, created_ms FROM reminders WHERE id = ?", (id,)
+    ).one()
     return reminder_from(row)

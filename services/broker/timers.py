@@ -31,7 +31,11 @@ class Timers:
             if due is not None and due <= self._clock():
                 await self._run_due(self._clock())
                 continue
-            seconds = self._seconds_max if due is None else min(self._seconds_max, (due - self._clock()) / 1000 + 0.001)
+            seconds = (
+                self._seconds_max
+                if due is None
+                else min(self._seconds_max, (due - self._clock()) / 1000 + 0.001)
+            )
             try:
                 async with asyncio.timeout(seconds):
                     await self._wake.wait()

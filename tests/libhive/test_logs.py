@@ -25,7 +25,9 @@ def test_nothing_acts_on_a_terminal(text: str, safe: str) -> None:
 
 
 def test_a_line_for_a_person_and_one_for_journald(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = logging.makeLogRecord({"msg": "cage %s", "args": ("up\x1b",), "levelname": "INFO", "agent": "iris\nforged"})
+    record = logging.makeLogRecord(
+        {"msg": "cage %s", "args": ("up\x1b",), "levelname": "INFO", "agent": "iris\nforged"}
+    )
     assert "cage up<U+001B>  agent=iris<U+000A>forged" in logs._Readable("x").format(record)
     assert json.loads(logs._Json("x").format(record)) == {
         "service": "x",

@@ -10,7 +10,24 @@ from libhive.paths import Paths
 from libhive.problems import BadRequest
 
 ATTACKS = [
-    *("", ".", "..", "-rf", "a/b", "a\0b", "a\n", "\na", "Iris", "iris-", "1ris", "irıs", "a" * 32, "a" * 64, "a b", "a_b"),
+    *(
+        "",
+        ".",
+        "..",
+        "-rf",
+        "a/b",
+        "a\0b",
+        "a\n",
+        "\na",
+        "Iris",
+        "iris-",
+        "1ris",
+        "irıs",
+        "a" * 32,
+        "a" * 64,
+        "a b",
+        "a_b",
+    ),
     *("../../etc", "~root", "$HOME", "%2e%2e", "а", "iris\u202e", "🐝"),
 ]
 
@@ -43,7 +60,13 @@ def test_no_fuzzed_name_leads_outside() -> None:
             name = agent_name(text)
         except BadRequest:
             continue
-        for path in (paths.doors(name), paths.page(name), paths.agent_state(name), paths.config(name), paths.cage(name)):
+        for path in (
+            paths.doors(name),
+            paths.page(name),
+            paths.agent_state(name),
+            paths.config(name),
+            paths.cage(name),
+        ):
             assert ".." not in path.parts, (seed, text)
             assert path.is_relative_to("/run/h") or path.is_relative_to("/var/h"), (seed, text)
 

@@ -7,7 +7,7 @@ from libhive.spec import MANAGER_FILES, AgentSpec, files_for, resolve
 
 
 def test_a_new_agents_files_resolve_to_what_was_asked() -> None:
-    spec = resolve(files_for("You draw.", 'haiku', ["jq"]))
+    spec = resolve(files_for("You draw.", "haiku", ["jq"]))
     assert spec == AgentSpec(prompt="You draw.\n", model="haiku", packages=["jq"])
     assert resolve(MANAGER_FILES).model == "haiku"
 

@@ -47,7 +47,10 @@ async def test_writes_of_one_moment_share_a_commit_and_fail_alone(tmp_path: Path
 async def test_the_file_is_durable_private_and_in_wal(tmp_path: Path) -> None:
     path = tmp_path / "db" / "x.sqlite"
     database = Database.open(path, [TABLE])
-    pragmas = {name: database.read(lambda c, name=name: c.exec_driver_sql(f"PRAGMA {name}").scalar()) for name in ("journal_mode", "synchronous")}  # type: ignore[misc]
+    pragmas = {
+        name: database.read(lambda c, name=name: c.exec_driver_sql(f"PRAGMA {name}").scalar())
+        for name in ("journal_mode", "synchronous")
+    }  # type: ignore[misc]
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}
     assert database._writer.exec_driver_sql("PRAGMA synchronous").scalar() == 2
     assert path.stat().st_mode & 0o777 == 0o600

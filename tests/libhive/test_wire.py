@@ -84,12 +84,23 @@ def test_another_protocol_is_told_apart_from_a_bad_frame() -> None:
 
 def test_an_unknown_field_of_a_frame_is_refused_in_a_request_and_tolerated_in_a_reply() -> None:
     with pytest.raises(BadFrame):
-        wire.unpack_request(msgpack.packb({"v": 1, "id": new_id(), "kind": "ping", "body": {}, "from": "operator"}))
-    reply = msgpack.packb({"v": 1, "re": "x", "new": 1, "body": {"service": "b", "version": "1", "pid": 1, "up_since_ms": 1, "more": 2}})
+        wire.unpack_request(
+            msgpack.packb({"v": 1, "id": new_id(), "kind": "ping", "body": {}, "from": "operator"})
+        )
+    reply = msgpack.packb(
+        {
+            "v": 1,
+            "re": "x",
+            "new": 1,
+            "body": {"service": "b", "version": "1", "pid": 1, "up_since_ms": 1, "more": 2},
+        }
+    )
     assert wire.answer_to(wire.unpack_answer(reply), Ping.REPLY).pid == 1
 
 
 def test_a_problem_travels_with_its_code() -> None:
     with pytest.raises(NotFound, match="no such thing") as caught:
-        wire.answer_to(wire.unpack_answer(wire.pack_problem("x", NotFound("no such thing", "look elsewhere"))), Pong)
+        wire.answer_to(
+            wire.unpack_answer(wire.pack_problem("x", NotFound("no such thing", "look elsewhere"))), Pong
+        )
     assert caught.value.hint == "look elsewhere"
