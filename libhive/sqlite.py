@@ -8,7 +8,6 @@ commit runs inline on the loop: on a disk with a write-back cache that beats han
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from libhive.paths import make_private
-from libhive.problems import Conflict, NoSpace, Problem
+from libhive.problems import Conflict, NoSpace
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -28,6 +27,9 @@ SQLITE_VERSION_MIN = (3, 51, 3)
 """Older ones can corrupt a WAL that is reset while another connection checkpoints."""
 WAL_AUTOCHECKPOINT_PAGES = 4000
 BUSY_TIMEOUT_MS = 5_000
+
+STORAGE_ERRORS = (OperationalError, pysqlite3.dbapi2.OperationalError)
+"""What the file or the disk did, through SQLAlchemy or through its driver: the whole batch's, not one caller's."""
 
 ANSWERS_TABLE = """
 CREATE TABLE answers (
@@ -92,7 +94,7 @@ class Database:
             for work, future in batch:
                 outcomes.append((future, *self._attempt(work)))
             self._writer.exec_driver_sql("COMMIT")
-        except OperationalError as error:
+        except STORAGE_ERRORS as error:
             self._abandon(batch, error)
             return
         for future, result, problem in outcomes:
@@ -108,7 +110,7 @@ class Database:
         self._writer.exec_driver_sql("SAVEPOINT one")
         try:
             result = work(self._writer)
-        except OperationalError:
+        except STORAGE_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to this one caller
             self._writer.exec_driver_sql("ROLLBACK TO one")
@@ -117,7 +119,7 @@ class Database:
         self._writer.exec_driver_sql("RELEASE one")
         return result, None
 
-    def _abandon(self, batch: Sequence[tuple[object, asyncio.Future[Any]]], error: OperationalError) -> None:
+    def _abandon(self, batch: Sequence[tuple[object, asyncio.Future[Any]]], error: Exception) -> None:
         if self._writer.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
             self._writer.exec_driver_sql("ROLLBACK")
         problem = _problem_of(error)
@@ -134,6 +136,12 @@ def check_version() -> None:
             f"SQLite {pysqlite3.dbapi2.sqlite_version} can corrupt a write-ahead log; {wanted} or newer is needed",
             "install a newer pysqlite3 wheel",
         )
+
+
+def driver(connection: Connection) -> Any:
+    """The driver's own connection, for the few statements that run for every message: going through SQLAlchemy's
+    results costs several times what such a statement does."""
+    return connection.connection.driver_connection
 
 
 def remember(connection: Connection, id: str, reply: msgspec.Struct, at_ms: int) -> None:
@@ -185,12 +193,8 @@ def _migrate(connection: Connection, path: Path, migrations: Sequence[str]) -> N
         connection.exec_driver_sql("COMMIT")
 
 
-def _problem_of(error: OperationalError) -> Problem | OperationalError:
-    name = getattr(error.orig, "sqlite_errorname", "")
-    if (
-        name.startswith("SQLITE_FULL")
-        or getattr(error.orig, "errno", 0) == errno.ENOSPC
-        or "disk is full" in str(error)
-    ):
+def _problem_of(error: Exception) -> Exception:
+    cause = getattr(error, "orig", error)
+    if getattr(cause, "sqlite_errorname", "").startswith("SQLITE_FULL") or "disk is full" in str(cause):
         return NoSpace("the disk is full: this was not stored")
     return error

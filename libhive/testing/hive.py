@@ -14,6 +14,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,12 +32,15 @@ from libhive.doorway import DoorClient
 from libhive.link import Link
 from libhive.messages import broker as say
 from libhive.messages.base import Ping
-from libhive.names import HIVE, OPERATOR, AgentName, new_id
+from libhive.names import HIVE, MANAGER, OPERATOR, AgentName, new_id
 from libhive.paths import Paths
 from libhive.problems import Unavailable
 
 START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 15.0
+AGENT_SECONDS_MAX = 60.0
+_NOT_YET = ("starting", "failed", "unknown")
+SERVICES = ("broker", "gateway", "lifecycle", "approvals", "updater", "dashboard")
 KEPT = ("PATH", "LANG", "TZ", "VIRTUAL_ENV", "PYTHONPATH")
 """All that a service of a test sees of the caller's environment."""
 
@@ -84,6 +88,31 @@ class Hive:
             self._spawn(service)
         for service in services:
             await self.wait_for_service(service)
+
+    async def start_whole(self) -> None:
+        """All six services, until the manager is up. The dashboard and the pages get ports that nobody has."""
+        self.environ.setdefault("HIVE_DASHBOARD_PORT", str(_free_ports()))
+        self.environ.setdefault("HIVE_CLAUDE", str(_claude()))
+        await self.start(*SERVICES)
+        await self.wait_for_agent(MANAGER)
+
+    async def wait_for_agent(self, name: str, seconds: float = AGENT_SECONDS_MAX) -> say.Peer:
+        """Until the harness of the agent's newest generation says it is there."""
+        for _ in range(int(seconds / 0.1)):
+            try:
+                agent, peer = await self.lifecycle.agent(name), await self.operator.peer(name)
+            except Unavailable:
+                continue
+            if (
+                agent
+                and peer
+                and peer.connected
+                and peer.generation == agent.generation
+                and peer.state not in _NOT_YET
+            ):
+                return peer
+            await asyncio.sleep(0.1)
+        raise RuntimeError(f"{name} did not come up\n{self.logs()}")
 
     async def stop(self, service: str) -> int:
         """SIGTERM, and its exit status; SIGKILL when that takes too long."""
@@ -199,3 +228,22 @@ class Guest:
 
     async def close(self) -> None:
         await self.door.close()
+
+
+def _claude() -> Path:
+    """The pinned CLI, where the set-up puts it beside the virtual environment."""
+    given = os.environ.get("HIVE_CLAUDE")
+    return Path(given) if given else Path(sys.prefix).parent / ".claude-cli/claude_agent_sdk/_bundled/claude"
+
+
+def _free_ports() -> int:
+    """A dashboard port whose pages, 1000 to 1999 above it, are free as well, as far as a look can tell."""
+    for base in range(20_000, 30_000, 2_000):
+        try:
+            for port in (base, base + 1_000, base + 1_100, base + 1_101):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return base
+    raise RuntimeError("no free ports")

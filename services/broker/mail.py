@@ -55,6 +55,21 @@ def mail_from(row: Row[Any]) -> Mail:
     )
 
 
+def receipt_of(draft: Draft, recipient: str, now: int) -> Receipt:
+    """The receipt of what was stored just now."""
+    return Receipt(
+        id=draft.id,
+        sender=draft.sender,
+        recipient=recipient,
+        kind=draft.kind,
+        state="stored",
+        attempts=0,
+        stored_ms=now,
+        body=draft.body,
+        in_reply_to=draft.in_reply_to,
+    )
+
+
 def receipt_from(row: Row[Any]) -> Receipt:
     return Receipt(
         id=row.id,

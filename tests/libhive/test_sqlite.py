@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from libhive import sqlite
 from libhive.messages.base import Done, Pong
-from libhive.problems import Conflict
+from libhive.problems import Conflict, NoSpace
 from libhive.sqlite import Database
 
 TABLE = "CREATE TABLE t (n INTEGER PRIMARY KEY)"
@@ -83,3 +83,21 @@ def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pysqlite3.dbapi2, "sqlite_version_info", (3, 51, 2))
     with pytest.raises(Conflict, match="write-ahead log"):
         sqlite.check_version()
+
+
+async def test_a_full_disk_refuses_new_work_reads_on_and_recovers(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "x" / "x.sqlite", [TABLE])
+    await database.write(put(1))  # type: ignore[arg-type]
+    pages = database.read(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar_one())
+    database._writer.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    def much(c: Connection) -> None:
+        c.exec_driver_sql("CREATE TABLE big (body TEXT)")
+        sqlite.driver(c).execute("INSERT INTO big VALUES (?)", ("x" * 1_000_000,))
+
+    with pytest.raises(NoSpace):
+        await database.write(much)
+    assert numbers(database) == [1]
+    database._writer.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    await database.write(much)
+    database.close()
