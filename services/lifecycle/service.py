@@ -1,0 +1,151 @@
+"""The lifecycle's verbs: the wish is written to disk first, the reconciler makes it so, the answer says what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from libhive.clock import Clock, now_ms
+from libhive.daemon import Call, Daemon, Handlers
+from libhive.link import Link
+from libhive.messages import lifecycle as say
+from libhive.messages.base import Done
+from libhive.names import MANAGER, agent_name
+from libhive.paths import Paths
+from libhive.problems import Conflict
+from libhive.spec import MANAGER_FILES, AgentSpec, resolve
+from services.lifecycle import logbook, rules
+from services.lifecycle.cages import Cages
+from services.lifecycle.courier import Courier
+from services.lifecycle.execute import execute
+from services.lifecycle.reconciler import Reconciler
+from services.lifecycle.rules import Change, Row
+from services.lifecycle.settings import Settings
+from services.lifecycle.store import Decide, Store
+
+CREATE_MANAGER = "create-the-manager"
+"""The id of the command by which the service creates the manager: done once in the life of a registry."""
+
+
+class Lifecycle:
+    name = "lifecycle"
+
+    def __init__(
+        self, paths: Paths, settings: Settings, store: Store, cages: Cages, link: Link, clock: Clock = now_ms
+    ) -> None:
+        self._paths, self._settings, self._store, self._link, self._clock = (
+            paths,
+            settings,
+            store,
+            link,
+            clock,
+        )
+        self._courier = Courier(store, link, settings)
+        self._reconciler = Reconciler(paths, settings, store, cages, clock, self._changed)
+        self._publish: Callable[[say.AgentChanged], None] = lambda event: None
+
+    def bus_handlers(self) -> Handlers:
+        return {
+            say.Agents: self.on_agents,
+            say.Apply: self.on_apply,
+            say.Destroy: self.on_destroy,
+            say.Exec: self.on_exec,
+            say.Logs: self.on_logs,
+            say.Restart: self.on_restart,
+            say.Start: self.on_start,
+            say.Stop: self.on_stop,
+            say.StopAll: self.on_stop_all,
+        }
+
+    def door_handlers(self) -> Handlers:
+        """The manager's; no other agent has the door."""
+        return {
+            say.Agents: self.on_agents,
+            say.Logs: self.on_logs,
+            say.Restart: self.on_restart,
+            say.Start: self.on_start,
+            say.Stop: self.on_stop,
+        }
+
+    async def start(self, daemon: Daemon) -> None:
+        self._publish = daemon.publish
+        await self._store.forget_commands(self._clock() - self._settings.commands_kept_ms)
+        if self._store.row(MANAGER) is None:
+            spec = resolve(MANAGER_FILES)
+            await self._store.command(CREATE_MANAGER, MANAGER, self._applying(MANAGER, 0, spec))
+        manager = rules.expect(self._store.row(MANAGER), MANAGER)
+        await daemon.doors.open(MANAGER, self._settings.uid_of(manager.number))
+        self._reconciler.begin(daemon.spawn)
+        daemon.spawn(self._courier.run(), "courier")
+
+    async def stop(self) -> None:
+        """The cages live on."""
+        self._reconciler.close()
+        await self._link.close()
+        self._store.close()
+
+    async def on_agents(self, call: Call, m: say.Agents) -> say.AgentList:
+        return say.AgentList(agents=[self._reconciler.agent(row) for row in self._store.rows()])
+
+    async def on_apply(self, call: Call, m: say.Apply) -> say.Agent:
+        return await self._command(call, m.name, self._applying(m.name, m.revision, m.spec))
+
+    async def on_destroy(self, call: Call, m: say.Destroy) -> say.Agent:
+        return await self._command(call, m.name, _to_row(m.name, rules.on_destroy))
+
+    async def on_exec(self, call: Call, m: say.Exec) -> say.Executed:
+        row = self._row(m.name)
+        if not self._reconciler.running(row.name):
+            raise Conflict(f"{m.name} has no cage that runs", f"hive-admin start {m.name}")
+        return await execute(self._paths.page(agent_name(row.name)), m.argv, m.timeout_seconds)
+
+    async def on_logs(self, call: Call, m: say.Logs) -> say.LogText:
+        row = self._row(m.name)
+        return say.LogText(text=logbook.tail(logbook.path(self._paths, agent_name(row.name)), m.lines))
+
+    async def on_restart(self, call: Call, m: say.Restart) -> say.Agent:
+        rules.expect_not_itself(call.caller, m.name)
+        return await self._command(call, m.name, _to_row(m.name, rules.on_restart))
+
+    async def on_start(self, call: Call, m: say.Start) -> say.Agent:
+        return await self._command(call, m.name, _to_row(m.name, rules.on_start))
+
+    async def on_stop(self, call: Call, m: say.Stop) -> say.Agent:
+        rules.expect_not_itself(call.caller, m.name)
+        return await self._command(call, m.name, _to_row(m.name, rules.on_stop))
+
+    async def on_stop_all(self, call: Call, m: say.StopAll) -> Done:
+        await self._reconciler.halt()
+        return Done()
+
+    async def _command(self, call: Call, name: str, decide: Decide) -> say.Agent:
+        if self._reconciler.halted:
+            raise Conflict("the hive is going down", "once it is down, start it again: make up")
+        agent_name(name)
+        if await self._store.command(call.id, name, decide):
+            self._courier.wake()
+            self._reconciler.changed(name)
+        elif answer := self._store.answer(call.id):
+            return answer
+        await self._reconciler.settled(name)
+        agent = self._reconciler.agent(self._row(name))
+        await self._store.answered(call.id, agent)
+        return agent
+
+    def _applying(self, name: str, revision: int, spec: AgentSpec) -> Decide:
+        def decide(row: Row | None, rows: list[Row]) -> Change:
+            there = row or rules.new_row(name, rows, self._settings)
+            return rules.on_apply(there, revision, spec, self._settings.uid_of)
+
+        return decide
+
+    def _row(self, name: str) -> Row:
+        return rules.expect(self._store.row(name), name)
+
+    def _changed(self, row: Row) -> None:
+        self._publish(say.AgentChanged(agent=self._reconciler.agent(row)))
+        self._courier.wake()
+
+
+def _to_row(name: str, change: Callable[[Row], Change]) -> Decide:
+    """What is done to an agent that must be there."""
+    return lambda row, rows: change(rules.expect(row, name))

@@ -1,0 +1,104 @@
+"""Real cages in a short directory of their own, ended and removed with each test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from libhive.messages.lifecycle import Executed
+from libhive.names import agent_name
+from libhive.paths import Paths
+from libhive.problems import Unavailable
+from libhive.spec import AgentSpec
+from services.lifecycle import logbook
+from services.lifecycle.cages import Plan, Running, cages
+from services.lifecycle.cages.keeper import marked
+from services.lifecycle.execute import execute
+from services.lifecycle.settings import Settings
+from services.lifecycle.sweep import sweep
+
+PROGRAM = (Path(__file__).parent / "program.py").read_text()
+
+
+class Hutch:
+    """Cages of one kind, driven by verbs."""
+
+    def __init__(self, kind: str, paths: Paths) -> None:
+        self.paths, self.settings, self.cages = paths, Settings(cage=kind), cages(kind, paths)
+        self.generation = 0
+
+    def plan(self, name: str, number: int = 1, program: tuple[str, ...] = ("-c", PROGRAM)) -> Plan:
+        agent = agent_name(name)
+        self.generation += 1
+        return Plan(
+            name=agent,
+            generation=self.generation,
+            revision=0,
+            uid=self.settings.uid_of(number),
+            spec=AgentSpec(),
+            doors=self.paths.doors(agent),
+            page=self.paths.page_dir(agent),
+            state=self.paths.agent_state(agent),
+            run=self.paths.cage(agent),
+            log=logbook.path(self.paths, agent),
+            claude=None,
+            claude_version="0",
+            operator_pronouns="she/her",
+            program=program,
+        )
+
+    async def start(self, name: str, number: int = 1, program: tuple[str, ...] = ("-c", PROGRAM)) -> Running:
+        plan = self.plan(name, number, program)
+        self.paths.page(plan.name).unlink(missing_ok=True)
+        self.cages.create(plan)
+        return await self.cages.start(plan)
+
+    async def run(self, name: str, *argv: str, timeout_seconds: int = 10) -> Executed:
+        """A command in the cage, as soon as its program listens."""
+        for _ in range(200):
+            with contextlib.suppress(Unavailable):
+                return await execute(self.paths.page(agent_name(name)), list(argv), timeout_seconds)
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"the cage of {name} does not answer: {self.log(name)}")
+
+    async def python(self, name: str, code: str) -> Executed:
+        return await self.run(name, "python3", "-c", code)
+
+    def log(self, name: str) -> str:
+        return logbook.tail(logbook.path(self.paths, agent_name(name)), 50)
+
+    def processes(self) -> dict[str, list[int]]:
+        return marked(self.paths)
+
+
+@pytest.fixture
+def short_paths() -> Iterator[Paths]:
+    root = Path(tempfile.mkdtemp(prefix="hive-", dir="/tmp"))  # 0700, as a home is
+    yield Paths(run=root / "run", state=root / "state")
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def kind() -> str:
+    return "bubblewrap"
+
+
+@pytest.fixture
+async def hutch(kind: str, short_paths: Paths) -> AsyncIterator[Hutch]:
+    made = Hutch(kind, short_paths)
+    made.cages.check()
+    yield made
+    await sweep(short_paths)
+    assert not made.processes()
+
+
+@pytest.fixture
+def as_root() -> bool:
+    return os.geteuid() == 0

@@ -1,0 +1,109 @@
+"""The command line of a cage, compared with a golden file: a change of it is a change of what an agent can reach."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from libhive.names import agent_name
+from libhive.problems import Conflict
+from libhive.spec import AgentSpec
+from services.lifecycle.cages.bubblewrap import Line, command_line, staged, staging_place
+from services.lifecycle.cages.plan import Bind, Installation, Plan
+
+GOLDEN = Path(__file__).parent / "golden"
+RUN, STATE = Path("/run/hyperhive"), Path("/var/lib/hyperhive")
+
+PLAN = Plan(
+    name=agent_name("iris"),
+    generation=3,
+    revision=7,
+    uid=589_824,
+    spec=AgentSpec(
+        prompt="You draw.", model="sonnet", allowed_recipients=["hm1nd", "leo"], env={"COLOUR": "red"}
+    ),
+    doors=RUN / "agents/iris",
+    page=RUN / "pages/iris",
+    state=STATE / "agents/iris",
+    run=RUN / "cages/iris",
+    log=STATE / "logs/agents/iris.log",
+    claude=Path("/root/hyperhive/.claude-cli/claude_agent_sdk/_bundled/claude"),
+    claude_version="2.1.330",
+    operator_pronouns="she/her",
+)
+CLONE = Installation.laid_out(
+    executable=Path("/root/hyperhive/.venv/bin/python"),
+    prefix=Path("/root/hyperhive/.venv"),
+    base_prefix=Path("/root/.pyenv/versions/3.12.1"),
+    package=Path("/root/hyperhive/libhive"),
+)
+
+
+@pytest.fixture(autouse=True)
+def staging_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "isdir", lambda place: True)
+
+
+@pytest.mark.parametrize("user", ["root", "user"])
+def test_the_command_line(user: str) -> None:
+    plan = PLAN if user == "root" else dataclasses.replace(PLAN, uid=1000)
+    line = command_line(plan, CLONE, as_root=user == "root", status_fd=5, filter_fd=6)
+    golden = GOLDEN / f"bubblewrap-{user}.txt"
+    if "UPDATE_GOLDEN" in os.environ:
+        golden.write_text(shown(line))
+    assert shown(line) == golden.read_text()
+
+
+def shown(line: Line) -> str:
+    """One option a line."""
+    words = [
+        f"\n{shlex.quote(word)}" if word.startswith("--") or word in STARTS else shlex.quote(word)
+        for word in line.argv
+    ]
+    return " ".join(words).replace(" \n", "\n") + "\n\n" + line.fstab
+
+
+STARTS = ("sh", "setpriv", "bwrap", "/opt/hive/venv/bin/python")
+
+
+def test_neither_the_clone_nor_the_agents_own_variables_are_in_it() -> None:
+    for as_root in (True, False):
+        line = command_line(PLAN, CLONE, as_root=as_root, status_fd=5, filter_fd=6)
+        sources = {words.split()[0] for words in line.fstab.splitlines()} or set(line.argv)
+        assert "/root/hyperhive" not in sources
+        assert not any("COLOUR" in word for word in line.argv)
+
+
+def test_an_installed_hyperhive_needs_only_its_environment() -> None:
+    installed = Installation.laid_out(
+        executable=Path("/opt/hyperhive/bin/python3"),
+        prefix=Path("/opt/hyperhive"),
+        base_prefix=Path("/usr"),
+        package=Path("/opt/hyperhive/lib/python3.11/site-packages/libhive"),
+    )
+    assert installed.binds == (Bind(Path("/opt/hyperhive"), "/opt/hive/venv"),)
+    assert installed.python == "/opt/hive/venv/bin/python3"
+    assert installed.python_path == ""
+
+
+def test_the_stage_hides_no_source() -> None:
+    sources = [Path("/mnt/disk/state"), Path("/run/hyperhive")]
+    assert staging_place(sources, lambda place: True) == Path("/media")
+    assert staging_place(sources, lambda place: place == "/opt") == Path("/opt")
+    with pytest.raises(Conflict, match="no room"):
+        staging_place(sources, lambda place: False)
+
+
+def test_a_file_is_staged_by_its_directory_and_each_directory_once() -> None:
+    binds = [
+        Bind(Path("/a b/x"), "/x", is_file=True),
+        Bind(Path("/a b/y"), "/y", is_file=True),
+        Bind(Path("/c"), "/c", writable=True),
+    ]
+    moved, fstab = staged(binds, Path("/mnt"))
+    assert fstab == "/a\\040b /mnt/0 none bind,X-mount.mkdir 0 0\n/c /mnt/1 none bind,X-mount.mkdir 0 0\n"
+    assert [str(bind.source) for bind in moved] == ["/mnt/0/x", "/mnt/0/y", "/mnt/1"]
