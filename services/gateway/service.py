@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import logging
+
+from libhive.clock import Clock, now_ms
+from libhive.daemon import Call, Daemon, Handlers
+from libhive.link import Link
+from libhive.messages.base import Done
+from libhive.messages.gateway import (
+    GatewayChanged,
+    GatewayMode,
+    GatewayReport,
+    GatewayStatus,
+    Login,
+    Logout,
+    RequestServed,
+)
+from libhive.paths import Paths
+from libhive.problems import NoSpace
+from services.gateway import rules, secret
+from services.gateway.credential import Keeper
+from services.gateway.doors import HttpDoors
+from services.gateway.exchange import Exchange, Refused
+from services.gateway.forward import Forwarder
+from services.gateway.front import Front, Served
+from services.gateway.rehearsal import api as rehearsal
+from services.gateway.secret import Credential
+from services.gateway.settings import Settings
+from services.gateway.store import Store
+
+log = logging.getLogger("hive.gateway")
+
+NO_CREDENTIAL = "this hive has no model credential; log in on the host with: hive-admin login"
+
+
+class GatewayService:
+    name = "gateway"
+
+    def __init__(
+        self,
+        paths: Paths,
+        settings: Settings,
+        keeper: Keeper,
+        store: Store,
+        link: Link,
+        clock: Clock = now_ms,
+    ) -> None:
+        self.paths, self.settings, self.keeper, self.store = paths, settings, keeper, store
+        self.link, self.clock = link, clock
+        self.last_error = ""
+
+    def bus_handlers(self) -> Handlers:
+        return {
+            GatewayStatus: self.on_status,
+            Login: self.on_login,
+            Logout: self.on_logout,
+        }
+
+    def door_handlers(self) -> Handlers:
+        return {}
+
+    async def start(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.forwarder = Forwarder(self.settings)
+        front = Front(self._answer, self._served, daemon.fail, self.clock)
+        self.doors = HttpDoors(
+            self.paths,
+            self.store,
+            front.for_agent,
+            connections_per_agent_max=self.settings.connections_per_agent_max,
+        )
+        await self.doors.reopen()
+        daemon.spawn(self.doors.follow(self.link), "doors")
+        log.info("answering", extra={"mode": self.mode})
+
+    async def stop(self) -> None:
+        await self.doors.close_all()
+        await self.forwarder.close()
+        await self.link.close()
+        self.store.close()
+
+    @property
+    def mode(self) -> GatewayMode:
+        return self.keeper.credential.kind if self.keeper.credential else "rehearsal"
+
+    def on_status(self, call: Call, m: GatewayStatus) -> GatewayReport:
+        rehearsing = self.keeper.credential is None
+        return GatewayReport(
+            mode=self.mode,
+            upstream="" if rehearsing else self.settings.upstream_url,
+            last_error=self.last_error
+            or ("" if not rehearsing or self.settings.rehearsal else NO_CREDENTIAL),
+            usage=self.store.usage(rehearsal=rehearsing),
+        )
+
+    async def on_login(self, call: Call, m: Login) -> Done:
+        credential = Credential(m.kind, m.secret)
+        secret.check(credential)
+        if self.store.answered(call.id) is None:
+            self.keeper.keep(credential)
+            await self._changed(call, "logged in")
+        return Done()
+
+    async def on_logout(self, call: Call, m: Logout) -> Done:
+        if self.store.answered(call.id) is None:
+            self.keeper.forget()
+            await self._changed(call, "logged out")
+        return Done()
+
+    async def _changed(self, call: Call, what: str) -> None:
+        self.last_error = ""
+        await self.store.keep_answer(call.id, self.clock())
+        log.info(what, extra={"mode": self.mode, "by": call.caller})
+        self.daemon.publish(GatewayChanged(mode=self.mode))
+
+    async def _answer(self, exchange: Exchange, route: rules.Route) -> None:
+        if credential := self.keeper.credential:
+            await self.forwarder.answer(exchange, route, credential)
+        elif self.settings.rehearsal:
+            await rehearsal.answer(exchange, route, self.settings)
+        else:
+            # a login later is a new try; the CLI's own tries until then would only be noise
+            raise Refused(401, NO_CREDENTIAL, [("x-should-retry", "false")])
+
+    async def _served(self, served: Served) -> None:
+        if served.route != "messages":
+            return
+        await self._count(served)
+        self._note(served)
+        self.daemon.publish(
+            RequestServed(
+                agent=served.agent,
+                status=served.status,
+                model=served.model,
+                input_tokens=served.tokens.given,
+                output_tokens=served.tokens.output,
+                took_ms=served.took_ms,
+            )
+        )
+
+    async def _count(self, served: Served) -> None:
+        try:
+            await self.store.count(
+                served.agent,
+                served.tokens,
+                rehearsal=self.keeper.credential is None,
+                error=bool(served.error),
+                now_ms=self.clock(),
+            )
+        except NoSpace:  # the answer has gone out; agents work on while the disk is full
+            log.warning("the disk is full: a request was not counted", extra={"agent": served.agent})
+
+    def _note(self, served: Served) -> None:
+        credential = self.keeper.credential
+        said = credential.hide_in(served.error) if credential else served.error
+        status = served.status if served.status >= 400 or not said else 502
+        error = rules.last_error(status, said, self.last_error)
+        if error != self.last_error:
+            self.last_error = error
+            self.daemon.publish(GatewayChanged(mode=self.mode, last_error=error))
