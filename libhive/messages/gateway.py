@@ -21,6 +21,9 @@ class Login(Request[Done], frozen=True, kw_only=True):
     kind: CredentialKind
     secret: Annotated[str, msgspec.Meta(min_length=8, max_length=4_096, pattern=r"^[!-~]+\Z")]
 
+    def __repr__(self) -> str:
+        return f"Login(kind={self.kind!r}, secret=...)"
+
 
 class Logout(Request[Done], frozen=True, kw_only=True):
     """Operator: forget the credential; the rehearsal model answers from then on."""

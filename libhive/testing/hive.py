@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -39,6 +40,7 @@ from libhive.problems import Unavailable
 START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 15.0
 AGENT_SECONDS_MAX = 60.0
+UP_SECONDS_MAX = 60.0
 _NOT_YET = ("starting", "failed", "unknown")
 SERVICES = ("broker", "gateway", "lifecycle", "approvals", "updater", "dashboard")
 KEPT = ("PATH", "LANG", "TZ", "VIRTUAL_ENV", "PYTHONPATH")
@@ -96,6 +98,43 @@ class Hive:
         await self.start(*SERVICES)
         await self.wait_for_agent(MANAGER)
 
+    async def up(self) -> str:
+        """The hive as `make up` runs it, from the installed package; returns the one-time link it prints."""
+        self.environ.setdefault("HIVE_DASHBOARD_PORT", str(_free_ports()))
+        self.environ.setdefault("HIVE_CLAUDE", str(_claude()))
+        with (self.root / "up.log").open("ab") as log:
+            self.processes["up"] = subprocess.Popen(
+                [sys.executable, "-m", "libhive.embedded", "up"],
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        for _ in range(int(UP_SECONDS_MAX / 0.1)):
+            said = (self.root / "up.log").read_text()
+            if found := re.search(r"^hive is up: (\S+)$", said, re.MULTILINE):
+                return found[1]
+            if self.processes["up"].poll() is not None:
+                break
+            await asyncio.sleep(0.1)
+        raise RuntimeError(f"the hive did not come up\n{said}")
+
+    async def pid_of(self, service: str) -> int:
+        return (await self.operator_link.call(service, Ping(), timeout_seconds=START_SECONDS_MAX)).pid
+
+    async def kill_and_see_it_back(self, service: str) -> None:
+        """SIGKILL; returns when its supervisor has brought up another one."""
+        old = await self.pid_of(service)
+        os.kill(old, signal.SIGKILL)
+        for _ in range(int(START_SECONDS_MAX / 0.2)):
+            try:
+                if (await self.operator_link.call(service, Ping(), timeout_seconds=0.5)).pid != old:
+                    return
+            except Unavailable:
+                await asyncio.sleep(0.1)
+        raise RuntimeError(f"{service} did not come back\n{self.logs()}")
+
     async def wait_for_agent(self, name: str, seconds: float = AGENT_SECONDS_MAX) -> say.Peer:
         """Until the harness of the agent's newest generation says it is there."""
         for _ in range(int(seconds / 0.1)):
@@ -141,7 +180,9 @@ class Hive:
         raise RuntimeError(f"{service} did not come up\n{self.logs()}")
 
     def logs(self) -> str:
-        return "".join(path.read_text(errors="replace") for path in sorted(self.root.glob("*.log")))
+        """What every process of this hive has written."""
+        found = sorted([*self.root.glob("*.log"), *self.paths.logs.rglob("*.log")])
+        return "".join(f"---- {path.name}\n{path.read_text(errors='replace')}" for path in found)
 
     def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
