@@ -16,8 +16,11 @@ from libhive.problems import BadRequest
 AGENT_TOML = "agent.toml"
 PROMPT_MD = "prompt.md"
 FILES = (AGENT_TOML, PROMPT_MD)
+TOML_CHARACTERS_MAX = 20_000
+"""A dotted key of three times that length keeps tomllib busy for seconds."""
 
 ModelName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\[\]-]{0,79}\Z")]
+OptionalModelName = Annotated[str, msgspec.Meta(pattern=r"^(?:[A-Za-z0-9][A-Za-z0-9._\[\]-]{0,79})?\Z")]
 PackageName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]{0,79}\Z")]
 EnvName = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}\Z")]
 EnvText = Annotated[str, msgspec.Meta(max_length=4_096, pattern=r"^[^\x00]*\Z")]
@@ -66,9 +69,14 @@ def resolve(files: dict[str, str]) -> AgentSpec:
             raise BadRequest(
                 f"{path!r:.120} is not a file of a configuration", f"the files are {' and '.join(FILES)}"
             )
+    if len(files.get(AGENT_TOML, "")) > TOML_CHARACTERS_MAX:
+        raise BadRequest(f"{AGENT_TOML} has more than {TOML_CHARACTERS_MAX} characters")
     try:
         table: dict[str, Any] = tomllib.loads(files.get(AGENT_TOML, ""))
-    except tomllib.TOMLDecodeError as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # tomllib lets a number of 5,000 digits and deep nesting through
         raise BadRequest(f"{AGENT_TOML} is not TOML: {error}") from error
     if "prompt" in table:
         raise BadRequest(f"{AGENT_TOML} has a field `prompt`", f"the prompt is the file {PROMPT_MD}")

@@ -87,7 +87,7 @@ class Hive:
     async def start(self, *services: str) -> None:
         """Starts services, and returns when each answers."""
         for service in services:
-            self._spawn(service)
+            self._start(service, f"services.{service}")
         for service in services:
             await self.wait_for_service(service)
 
@@ -102,15 +102,8 @@ class Hive:
         """The hive as `make up` runs it, from the installed package; returns the one-time link it prints."""
         self.environ.setdefault("HIVE_DASHBOARD_PORT", str(_free_ports()))
         self.environ.setdefault("HIVE_CLAUDE", str(_claude()))
-        with (self.root / "up.log").open("ab") as log:
-            self.processes["up"] = subprocess.Popen(
-                [sys.executable, "-m", "libhive.embedded", "up"],
-                env=self.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._start("up", "libhive.embedded", "up")
+        said = ""
         for _ in range(int(UP_SECONDS_MAX / 0.1)):
             said = (self.root / "up.log").read_text()
             if found := re.search(r"^hive is up: (\S+)$", said, re.MULTILINE):
@@ -193,10 +186,10 @@ class Hive:
         }
         return kept | {"HOME": str(self.root)} | own | self.environ
 
-    def _spawn(self, service: str) -> None:
-        with (self.root / f"{service}.log").open("ab") as log:
-            self.processes[service] = subprocess.Popen(
-                [sys.executable, "-m", f"services.{service}"],
+    def _start(self, name: str, *module: str) -> None:
+        with (self.root / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", *module],
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -69,7 +69,7 @@ async def test_from_inside_a_cage(story: Story) -> None:
     assert reached == ["write state REACHED"], said
     assert len([line for line in said if " refused" in line]) == 17, said
     assert "doors ['broker.sock', 'gateway.sock']" in said
-    assert [line for line in said if line.startswith("interfaces")][0].endswith("[(1, 'lo')]"), said
+    assert "interfaces [(1, 'lo')]" in said, said
 
 
 async def test_there_is_no_other_agent_in_a_cage(story: Story) -> None:
@@ -108,7 +108,11 @@ async def test_the_credential_is_nowhere_in_a_cage_nor_where_others_could_see_it
         path for path in hive.root.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()
     ]
     assert [path.stat().st_mode & 0o777 for path in holders] == [0o600]
-    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]:
+    for pid in [
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdigit() and path.name != str(os.getpid())
+    ]:
         for what in ("cmdline", "environ"):
             try:
                 assert CANARY.encode() not in Path(f"/proc/{pid}/{what}").read_bytes()
