@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from tests.bench.rows import Row, row
 AGENTS = 10
 IDLE_SECONDS = 20
 APPROVALS = 5
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 async def measure() -> list[Row]:
@@ -47,10 +45,16 @@ async def _approvals(hive: Hive) -> list[Row]:
 
 
 async def _idle(hive: Hive, names: list[str]) -> list[Row]:
-    with limits.BarePython() as bare:
-        pids = {f"idle.{service}": [await _pid(hive, service)] for service in SERVICES}
-        pids["idle.cage"] = [pid for name in names for pid in await _cage_pids(hive, name)]
-        pids["bare"] = [bare.process.pid]
+    """Shares of a core over IDLE_SECONDS, and memory at their end; a cage's are the mean of all of them."""
+    home = hive.root / "bare-claude"
+    home.mkdir()
+    with limits.bare_python() as python, limits.bare_claude(hive.environ["HIVE_CLAUDE"], home) as claude:
+        await asyncio.sleep(5)
+        pids = {service: [await _pid(hive, service)] for service in SERVICES} | {
+            "python": [python],
+            "claude": [claude],
+        }
+        pids["cage"] = [pid for name in names for pid in await _cage_pids(hive, name)]
         before = {name: _cpu_seconds(found) for name, found in pids.items()}
         began = time.perf_counter()
         await asyncio.sleep(IDLE_SECONDS)
@@ -58,12 +62,16 @@ async def _idle(hive: Hive, names: list[str]) -> list[Row]:
         share = {name: 100 * (_cpu_seconds(found) - before[name]) / seconds for name, found in pids.items()}
         memory = {name: _pss_mb(found) for name, found in pids.items()}
     for figures in (share, memory):
-        figures["idle.cage"] /= len(names)
-    idle = "an idle Python with an event loop"
+        figures["cage"] /= len(names)
     rows = []
-    for name in [name for name in pids if name != "bare"]:
-        rows.append(row(f"{name}.cpu", "% core", [share[name]], [share["bare"]], idle))
-        rows.append(row(f"{name}.memory", "MB PSS", [memory[name]], [memory["bare"]], idle))
+    for name in (*SERVICES, "cage"):
+        bare, what = (
+            ("claude", "the bare CLI, idle")
+            if name == "cage"
+            else ("python", "an event loop that wakes once a second")
+        )
+        rows.append(row(f"idle.{name}.cpu", "% core", [share[name]], [share[bare]], what))
+        rows.append(row(f"idle.{name}.memory", "MB PSS", [memory[name]], [memory[bare]], what))
     return rows
 
 
@@ -86,11 +94,9 @@ def _with_children(pid: int) -> list[int]:
 
 
 def _cpu_seconds(pids: list[int]) -> float:
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / _TICKS
+    """Of all threads, by the scheduler's own nanoseconds: ticks would round an idle process to nothing."""
+    threads = [path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return sum(int(path.read_text().split()[0]) for path in threads) / 1e9
 
 
 def _pss_mb(pids: list[int]) -> float:

@@ -71,17 +71,43 @@ def bare_bubblewrap() -> float:
     return (time.perf_counter() - began) * 1000
 
 
-class BarePython:
-    """An idle Python process with an event loop: what any service costs at the least."""
+class Bare:
+    """A process that does nothing until the block ends."""
 
-    def __enter__(self) -> BarePython:
-        program = "import asyncio; asyncio.run(asyncio.sleep(600))"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program], env={"PYTHONSAFEPATH": "1", "PATH": os.defpath}
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._command, self._environment = command, environment
+
+    def __enter__(self) -> int:
+        self._process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        time.sleep(0.5)
-        return self
+        return self._process.pid
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
+        self._process.kill()
+        self._process.communicate()
+
+
+def bare_python() -> Bare:
+    """An event loop that wakes once a second: what any service costs at the least."""
+    program = "import asyncio\nasync def main():\n    while True: await asyncio.sleep(1)\nasyncio.run(main())"
+    return Bare([sys.executable, "-c", program], {"PYTHONSAFEPATH": "1", "PATH": os.defpath})
+
+
+def bare_claude(claude: str, home: Path) -> Bare:
+    """The CLI that waits for its first message: what any cage costs at the least. It reaches nothing but loopback."""
+    command = [claude, "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
+    environment = {
+        "PATH": os.defpath,
+        "HOME": str(home),
+        "CLAUDE_CONFIG_DIR": str(home / "cfg"),
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
+        "ANTHROPIC_AUTH_TOKEN": "made-up",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_AUTOUPDATER": "1",
+    }
+    return Bare(command, environment)

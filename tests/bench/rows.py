@@ -26,9 +26,9 @@ def row(name: str, unit: str, values: Sequence[float], references: Sequence[floa
     ratios = [value / reference for value, reference in zip(values, references, strict=True) if reference]
     return Row(
         name,
-        round(statistics.median(values), 3),
+        round(statistics.median(values), 4),
         unit,
-        round(statistics.median(references), 3),
+        round(statistics.median(references), 4),
         round(statistics.median(ratios), 3) if ratios else 0.0,
         against,
     )
@@ -42,7 +42,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def table(rows: Sequence[Row]) -> str:
     lines = [f"{'name':40} {'value':>12} {'unit':9} {'limit':>12} {'ratio':>8}  against"]
     lines += [
-        f"{row.name:40} {row.value:12,.3f} {row.unit:9} {row.reference:12,.3f} {row.ratio:8.3f}  {row.against}"
+        f"{row.name:40} {row.value:12,.4g} {row.unit:9} {row.reference:12,.4g} {row.ratio:8.3f}  {row.against}"
         for row in rows
     ]
     return "\n".join(lines)
