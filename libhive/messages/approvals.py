@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from libhive.messages.base import Done, Event, Reply, Request
+from libhive.messages.base import Count, Done, Event, Reply, Request
 from libhive.names import Name
 from libhive.spec import AgentSpec
 
@@ -138,7 +138,7 @@ class ShowProposal(Request[ProposalDetail], frozen=True, kw_only=True):
     KIND = "approvals.show"
     REPLY = ProposalDetail
 
-    number: int
+    number: Count
 
 
 class Approve(Request[Proposal], frozen=True, kw_only=True):
@@ -147,7 +147,7 @@ class Approve(Request[Proposal], frozen=True, kw_only=True):
     KIND = "approvals.approve"
     REPLY = Proposal
 
-    number: int
+    number: Count
     digest: str
 
 
@@ -155,7 +155,7 @@ class Deny(Request[Proposal], frozen=True, kw_only=True):
     KIND = "approvals.deny"
     REPLY = Proposal
 
-    number: int
+    number: Count
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
 
 
@@ -186,7 +186,7 @@ class RecordDeploy(Request[Done], frozen=True, kw_only=True):
     KIND = "approvals.record_deploy"
     REPLY = Done
 
-    number: int
+    number: Count
     step: Literal["building", "deployed", "failed"]
     detail: Text = ""
 

@@ -7,9 +7,12 @@ service can talk to an older client. Instants are milliseconds since the epoch, 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""A number from outside: SQLite ends at 2**63, and JavaScript counts exactly to 2**53."""
 
 R = TypeVar("R", bound="Reply", covariant=True)
 

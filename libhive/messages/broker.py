@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from libhive.messages.base import Done, Event, Reply, Request
+from libhive.messages.base import Count, Done, Event, Reply, Request
 from libhive.names import Id, Name, OptionalId, OptionalName
 
 BODY_CHARACTERS_MAX = 60_000
@@ -232,7 +232,7 @@ class Hello(Request[Welcome], frozen=True, kw_only=True):
     KIND = "broker.hello"
     REPLY = Welcome
 
-    generation: int
+    generation: Count
     incarnation: Line
     version: Line
     resume: OptionalId = ""
@@ -300,7 +300,7 @@ class OpenMailbox(Request[Done], frozen=True, kw_only=True):
     REPLY = Done
 
     name: Name
-    uid: int
+    uid: Count
     allowed_recipients: list[Name] | None = None
     """None: everybody."""
 

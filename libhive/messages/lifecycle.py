@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from libhive.messages.base import Done, Event, Reply, Request
+from libhive.messages.base import Count, Done, Event, Reply, Request
 from libhive.names import Name
 from libhive.spec import AgentSpec
 
@@ -54,7 +54,7 @@ class Apply(Request[Agent], frozen=True, kw_only=True):
     REPLY = Agent
 
     name: Name
-    revision: int
+    revision: Count
     spec: AgentSpec
 
 

@@ -11,7 +11,7 @@ from libhive.messages import lifecycle as say
 from libhive.messages.base import Done
 from libhive.names import MANAGER, agent_name
 from libhive.paths import Paths
-from libhive.problems import Conflict
+from libhive.problems import Conflict, Unavailable
 from libhive.spec import MANAGER_FILES, AgentSpec, resolve
 from services.lifecycle import logbook, rules
 from services.lifecycle.cages import Cages
@@ -119,7 +119,8 @@ class Lifecycle:
 
     async def _command(self, call: Call, name: str, decide: Decide) -> say.Agent:
         if self._reconciler.halted:
-            raise Conflict("the hive is going down", "once it is down, start it again: make up")
+            # Unavailable, not Conflict: a deploy that is under way waits and goes on after the next start
+            raise Unavailable("the hive is going down", "once it is down, start it again: make up")
         agent_name(name)
         if await self._store.command(call.id, name, decide):
             self._courier.wake()

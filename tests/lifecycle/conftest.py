@@ -30,9 +30,9 @@ class LifecycleHive(Hive):
     kind = "bubblewrap"
     program = PROGRAM
 
-    def _spawn(self, service: str) -> None:
+    def spawn(self, service: str) -> None:
         if service != "lifecycle":
-            super()._spawn(service)
+            super().spawn(service)
             return
         with (self.root / "lifecycle.log").open("ab") as log:
             self.processes[service] = subprocess.Popen(

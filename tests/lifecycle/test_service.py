@@ -197,7 +197,7 @@ async def test_sigterm_leaves_the_cages_too_and_stop_all_ends_them(hive: Lifecyc
     assert not marked(hive.paths)
     agents = await hive.lifecycle.agents()
     assert [agent.desired for agent in agents] == ["running", "running"]
-    with pytest.raises(Conflict, match="going down"):
+    with pytest.raises(Unavailable, match="going down"):
         await hive.lifecycle.start("iris")
     await hive.kill("lifecycle")
     await hive.start("lifecycle")
@@ -296,7 +296,7 @@ async def test_sigkill_at_any_step_leaves_one_cage_at_most(hive: LifecycleHive, 
         await hive.running(MANAGER)
         await hive.stop("lifecycle")
     hive.environ["HIVE_FAULT"] = f"lifecycle.{point}"
-    hive._spawn("lifecycle")
+    hive.spawn("lifecycle")
     process = hive.processes["lifecycle"]
     if point == "asked":
         await hive.wait_for_service("lifecycle")
