@@ -1,0 +1,140 @@
+"""Commands about one agent: bringing it up, steering it, looking inside."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from libhive.admin.proposals import approve_now
+from libhive.admin.session import SERVICES, Session
+from libhive.logs import safe_text
+from libhive.messages.approvals import FILE_CHARACTERS_MAX
+from libhive.messages.lifecycle import Agent, LogText
+from libhive.problems import BadRequest, NotFound
+
+FOLLOW_SECONDS = 0.5
+CUT_OFF_STATUS = 124
+"""What timeout(1) exits with as well."""
+
+
+async def spawn(session: Session, given: Namespace) -> int:
+    prompt = given.prompt if given.prompt is not None else _read_prompt(given.prompt_file)
+    proposed = await session.approvals.spawn(given.name, prompt, given.model or "", given.package)
+    detail = await session.approvals.show(proposed.number)
+    if not session.as_json:
+        session.screen.effect(detail)
+    elif not given.yes:
+        session.show(detail)
+    if given.yes or (session.can_ask() and session.ask("approve it now? [y/N] ").lower() in ("y", "yes")):
+        return await approve_now(session, detail, given.wait)
+    if not session.as_json:
+        session.screen.say(f"approve it with: hive-admin approve {proposed.number}")
+    return 0
+
+
+def _read_prompt(path: str) -> str:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(
+            f"cannot read the prompt from {path}: {error}", "give a text file, or - for standard input"
+        ) from error
+    if not text.strip() or len(text) > FILE_CHARACTERS_MAX:
+        raise BadRequest(f"the prompt has {len(text)} characters", f"it needs 1 to {FILE_CHARACTERS_MAX}")
+    return text
+
+
+async def start(session: Session, given: Namespace) -> int:
+    return await _steer(session, given.name, session.lifecycle.start)
+
+
+async def stop(session: Session, given: Namespace) -> int:
+    return await _steer(session, given.name, session.lifecycle.stop)
+
+
+async def restart(session: Session, given: Namespace) -> int:
+    return await _steer(session, given.name, session.lifecycle.restart)
+
+
+async def destroy(session: Session, given: Namespace) -> int:
+    return await _steer(session, given.name, session.lifecycle.destroy)
+
+
+async def _steer(session: Session, name: str, verb: Callable[[str], Awaitable[Agent]]) -> int:
+    agent = await verb(name)
+    if not session.show(agent):
+        session.screen.agent(agent)
+    return 0
+
+
+async def rebuild(session: Session, given: Namespace) -> int:
+    deploy = await session.updater.rebuild(given.name)
+    session.show(
+        deploy,
+        f"{deploy.agent} is rebuilt once its running turn has ended; follow it: hive-admin events --follow",
+    )
+    return 0
+
+
+async def logs(session: Session, given: Namespace) -> int:
+    return await (_service_log if given.service else _cage_log)(session, given)
+
+
+async def _cage_log(session: Session, given: Namespace) -> int:
+    await session.ping("lifecycle")
+    text = await session.lifecycle.logs(given.name, given.lines)
+    session.show(LogText(text=text)) if session.as_json else _write(text)
+    while given.follow:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        newer = await session.lifecycle.logs(given.name, given.lines)
+        _write(added(text, newer))
+        text = newer
+    return 0
+
+
+def added(before: str, after: str) -> str:
+    """What `after`, the end of a growing text, has beyond `before`, an earlier end of it."""
+    for start in range(len(before) + 1):
+        if (start == 0 or before[start - 1] == "\n") and after.startswith(before[start:]):
+            return after[len(before) - start :]
+    return after
+
+
+async def _service_log(session: Session, given: Namespace) -> int:
+    path = session.paths.logs / f"{given.name}.log"
+    if given.name not in (*SERVICES, "supervisor"):
+        raise NotFound(f"{given.name!r:.60} is not a service", f"they are: {', '.join(SERVICES)}, supervisor")
+    if not path.is_file():
+        raise NotFound(f"there is no {path}", f"under systemd it is: journalctl -u hive-{given.name}")
+    text = "".join(path.read_text(errors="replace").splitlines(keepends=True)[-given.lines :])
+    session.show(LogText(text=text)) if session.as_json else _write(text)
+    offset = path.stat().st_size
+    while given.follow:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        size = path.stat().st_size if path.is_file() else 0
+        with path.open("rb") as log:
+            log.seek(offset if size >= offset else 0)  # smaller: it was rotated
+            fresh = log.read()
+        offset = (offset if size >= offset else 0) + len(fresh)
+        _write(fresh.decode(errors="replace"))
+    return 0
+
+
+async def execute(session: Session, given: Namespace) -> int:
+    """Exits with the command's own code, or 124 when it was cut off."""
+    if not given.command:
+        raise BadRequest("no command was given", "such as: hive-admin exec iris -- ls /state")
+    executed = await session.lifecycle.exec(given.name, given.command, given.timeout)
+    if not session.show(executed):
+        _write(executed.output)
+        if executed.truncated:
+            sys.stderr.write("hive-admin: the output was too long and is cut\n")
+    return executed.exit_code if 0 <= executed.exit_code < 256 else CUT_OFF_STATUS
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(safe_text(text))
+    sys.stdout.flush()

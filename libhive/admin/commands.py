@@ -1,0 +1,277 @@
+"""Every command, in alphabetical order: its arguments, its one line of help, and examples to copy."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser, Namespace
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from libhive.admin import access, agents, arguments, doctor, mail, overview, proposals
+from libhive.admin.session import Session
+
+DEPLOY_SECONDS = 60.0
+Run = Callable[[Session, Namespace], Awaitable[int]]
+
+
+class Command(NamedTuple):
+    name: str
+    help: str
+    run: Run
+    needs: tuple[str, ...]
+    """Services without which it cannot begin: asked first, so that a dead one is told within two seconds."""
+    arguments: Callable[[ArgumentParser], object]
+    examples: str = ""
+
+
+def _agent(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", type=arguments.agent, help="an agent")
+
+
+def _nothing(parser: ArgumentParser) -> None:
+    pass
+
+
+def _answer(parser: ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", nargs="?", help="a question's id, or an end of it")
+    parser.add_argument("text", metavar="TEXT", nargs="*", help="the answer; asked for when it is missing")
+
+
+def _approve(parser: ArgumentParser) -> None:
+    _number(parser)
+    _wait_for_deploy(parser)
+
+
+def _wait_for_deploy(parser: ArgumentParser) -> None:
+    text = f"how long to watch the deploy (default {DEPLOY_SECONDS:g}; 0: not at all)"
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=arguments.seconds, default=DEPLOY_SECONDS, help=text
+    )
+
+
+def _number(parser: ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", type=arguments.number, help="a proposal's number")
+
+
+def _deny(parser: ArgumentParser) -> None:
+    _number(parser)
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="told to whoever asked")
+
+
+def _events(parser: ArgumentParser) -> None:
+    parser.add_argument("--follow", "-f", action="store_true", help="go on with what happens from now on")
+    parser.add_argument(
+        "--lines", "-n", metavar="N", type=arguments.lines, default=50, help="how many of the past (50)"
+    )
+
+
+def _exec(parser: ArgumentParser) -> None:
+    _agent(parser)
+    text = "how long it may take, 1 to 600 (30)"
+    parser.add_argument("--timeout", metavar="SECONDS", type=arguments.timeout, default=30, help=text)
+    parser.add_argument(
+        "command", metavar="-- COMMAND", nargs="*", help="what to run; options go after the --"
+    )
+
+
+def _inbox(parser: ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="what was read before as well")
+    parser.add_argument("--peek", action="store_true", help="leave it unread")
+
+
+def _login(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--stdin", action="store_true", help="read it from standard input instead of the keyboard"
+    )
+    kinds = ("api_key", "oauth_token")
+    parser.add_argument("--kind", choices=kinds, help="what it is, when its beginning does not tell")
+
+
+def _logs(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "name", metavar="NAME", type=arguments.agent, help="an agent; with --service a service"
+    )
+    parser.add_argument("--service", action="store_true", help="the log of a service, or of the supervisor")
+    parser.add_argument("--follow", "-f", action="store_true", help="go on with what is written from now on")
+    parser.add_argument(
+        "--lines", "-n", metavar="N", type=arguments.lines, default=100, help="how many (100)"
+    )
+
+
+def _message(parser: ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", type=arguments.message_id, help="a message's id")
+
+
+def _proposals(parser: ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="those that have ended as well")
+
+
+def _send(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", type=arguments.recipient, help="an agent, manager, or all")
+    parser.add_argument("text", metavar="TEXT", nargs="+", help="the message; - reads it from standard input")
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=arguments.seconds, help="wait for the reply and print it"
+    )
+
+
+def _spawn(parser: ArgumentParser) -> None:
+    _agent(parser)
+    prompt = parser.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt", metavar="TEXT", help="who the agent is and what it does")
+    prompt.add_argument("--prompt-file", metavar="FILE", help="the same, from a file; - is standard input")
+    parser.add_argument("--model", type=arguments.model, help="haiku unless said otherwise")
+    parser.add_argument(
+        "--package", metavar="P", type=arguments.package, action="append", default=[], help="may be repeated"
+    )
+    parser.add_argument("--yes", "-y", action="store_true", help="approve it at once")
+    _wait_for_deploy(parser)
+
+
+COMMANDS = (
+    Command("agents", "who lives here and what each is doing", overview.agents, ("lifecycle",), _nothing),
+    Command(
+        "answer",
+        "answer an agent's question; alone it lists the open ones",
+        mail.answer,
+        ("broker",),
+        _answer,
+        "hive-admin answer\nhive-admin answer 7f3k2m blue",
+    ),
+    Command(
+        "approve",
+        "let a proposal happen, exactly as it is shown",
+        proposals.approve,
+        ("approvals",),
+        _approve,
+        "hive-admin approve 1",
+    ),
+    Command(
+        "deny",
+        "refuse a proposal",
+        proposals.deny,
+        ("approvals",),
+        _deny,
+        'hive-admin deny 2 --reason "no network for iris, please"',
+    ),
+    Command(
+        "destroy",
+        "end an agent; its mail, state and configuration are kept",
+        agents.destroy,
+        ("lifecycle",),
+        _agent,
+    ),
+    Command("doctor", "look for what is wrong here, and what mends it", doctor.doctor, (), _nothing),
+    Command(
+        "events", "what has happened", overview.events, ("broker",), _events, "hive-admin events --follow"
+    ),
+    Command(
+        "exec",
+        "run a command inside an agent's cage; exits with its code (124: it took too long)",
+        agents.execute,
+        ("lifecycle",),
+        _exec,
+        "hive-admin exec iris -- ls -la /state",
+    ),
+    Command(
+        "inbox",
+        "read your mail",
+        mail.inbox,
+        ("broker",),
+        _inbox,
+        "hive-admin inbox\nhive-admin inbox --peek --json",
+    ),
+    Command("link", "a new one-time link to the dashboard", access.link, ("dashboard",), _nothing),
+    Command(
+        "login",
+        "give the hive an API key, or the token of `claude setup-token`",
+        access.login,
+        ("gateway",),
+        _login,
+        "hive-admin login\nhive-admin login --stdin < key-file",
+    ),
+    Command("logout", "forget it; the rehearsal model answers again", access.logout, ("gateway",), _nothing),
+    Command(
+        "logs",
+        "what an agent's cage, or a service, has logged",
+        agents.logs,
+        (),
+        _logs,
+        "hive-admin logs iris --follow\nhive-admin logs broker --service",
+    ),
+    Command("message", "where a message is: its receipts", mail.message, ("broker",), _message),
+    Command(
+        "proposal",
+        "what a proposal does, its exact diff, and why",
+        proposals.proposal,
+        ("approvals",),
+        _number,
+        "hive-admin proposal 1",
+    ),
+    Command("proposals", "what waits for your decision", proposals.proposals, ("approvals",), _proposals),
+    Command(
+        "rebuild",
+        "bring an agent up anew from its approved configuration",
+        agents.rebuild,
+        ("updater",),
+        _agent,
+    ),
+    Command("restart", "stop and start an agent's cage", agents.restart, ("lifecycle",), _agent),
+    Command(
+        "send",
+        "write to an agent",
+        mail.send,
+        ("broker",),
+        _send,
+        'hive-admin send hm1nd "spawn an agent called iris who draws"\nhive-admin send iris hello --wait 60',
+    ),
+    Command(
+        "spawn",
+        "propose a new agent",
+        agents.spawn,
+        ("approvals",),
+        _spawn,
+        'hive-admin spawn iris --prompt "You draw." --package imagemagick\n'
+        "hive-admin spawn rex --prompt-file rex.md --yes",
+    ),
+    Command("start", "start an agent's cage", agents.start, ("lifecycle",), _agent),
+    Command("status", "the hive at a glance", overview.status, (), _nothing),
+    Command("stop", "stop an agent's cage, and keep it stopped", agents.stop, ("lifecycle",), _agent),
+)
+
+EXIT_CODES = "exit codes: 0 done, 1 refused, 2 wrong usage, 3 a service is unavailable"
+
+
+def parse(argv: list[str]) -> Namespace:
+    """What follows the first `--` of `exec` is the command's alone, whatever it looks like."""
+    if argv[:1] == ["exec"] and "--" in argv:
+        cut = argv.index("--")
+        given = parser().parse_args(argv[:cut])
+        given.command += argv[cut + 1 :]
+        return given
+    return parser().parse_args(argv)
+
+
+def parser() -> ArgumentParser:
+    top = ArgumentParser(
+        prog="hive-admin",
+        description="The operator's hand in the hive.",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+    )
+    common = ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print what was answered as JSON")
+    group = top.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        examples = "examples:\n  " + command.examples.replace("\n", "\n  ") if command.examples else None
+        sub = group.add_parser(
+            command.name,
+            help=command.help,
+            description=command.help[0].upper() + command.help[1:] + ".",
+            epilog=examples,
+            parents=[common],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.arguments(sub)
+        sub.set_defaults(command_=command)
+    return top

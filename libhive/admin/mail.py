@@ -1,0 +1,112 @@
+"""Commands about messages: writing to agents, reading what they write, answering what they ask."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+
+from libhive.admin.session import Session
+from libhive.messages.broker import BODY_CHARACTERS_MAX, Question, QuestionList, Receipt, ReceiptList
+from libhive.names import OPERATOR, new_id
+from libhive.problems import BadRequest, NotFound, Unavailable
+
+WAIT_MS_MAX = 30_000
+
+
+async def send(session: Session, given: Namespace) -> int:
+    body = _text(given.text)
+    sent = await session.broker.send(given.name, body, id=new_id())
+    if given.wait is None:
+        session.show(sent, f"sent to {', '.join(sent.recipients)}; where it is: hive-admin message {sent.id}")
+        return 0
+    replies = await _replies(session, sent.id, given.wait)
+    if not session.show(ReceiptList(receipts=list(replies))):
+        for reply in replies:
+            session.screen.say(reply.body)
+    if not replies:
+        sys.stderr.write(f"no reply within {given.wait:g} s; where it is: hive-admin message {sent.id}\n")
+        return 1
+    await session.broker.ack_inbox([reply.id for reply in replies])
+    return 0
+
+
+async def _replies(session: Session, message: str, seconds: float) -> Sequence[Receipt]:
+    """The replies that have come when the first has. A broker that restarts meanwhile is asked again."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            if replies := await session.broker.await_reply(message, min(WAIT_MS_MAX, int(left * 1000) + 1)):
+                return replies
+        except Unavailable:
+            continue
+    return []
+
+
+async def inbox(session: Session, given: Namespace) -> int:
+    found = await session.broker.inbox(all=given.all)
+    if not session.show(ReceiptList(receipts=found)):
+        session.screen.mail(found)
+        if not found:
+            session.screen.say(
+                "no mail" if given.all else "no new mail; hive-admin inbox --all shows what was read"
+            )
+    unread = [receipt.id for receipt in found if receipt.state != "acked"]
+    if unread and not given.peek:
+        await session.broker.ack_inbox(unread)
+    return 0
+
+
+async def answer(session: Session, given: Namespace) -> int:
+    asked = [question for question in await session.broker.questions() if question.recipient == OPERATOR]
+    if given.id is None:
+        if not session.show(QuestionList(questions=asked)):
+            session.screen.questions(asked)
+            if asked:
+                session.screen.say("answer with: hive-admin answer ID TEXT (an end of the ID is enough)")
+        return 0
+    question = the_one(asked, given.id)
+    text = " ".join(given.text) if given.text else _asked_for(session, question)
+    done = await session.broker.answer(question.id if question else given.id, text)
+    session.show(done, "answered")
+    return 0
+
+
+def the_one(questions: Sequence[Question], given: str) -> Question | None:
+    """The open question with this id, or this end of it if no other has it. None: the broker shall say."""
+    found = [question for question in questions if question.id.endswith(given)]
+    if len(found) > 1:
+        raise BadRequest(f"{given!r:.64} is the end of {len(found)} questions' ids", "give more of it")
+    return found[0] if found else None
+
+
+def _asked_for(session: Session, question: Question | None) -> str:
+    if question is None:
+        raise NotFound("no open question has this id", "the open ones: hive-admin answer")
+    if not session.can_ask():
+        raise BadRequest("no answer was given", f"hive-admin answer {question.id} TEXT")
+    session.screen.questions([question])
+    typed = session.ask("your answer" + (" (a number or the words)" if question.choices else "") + ": ")
+    if typed.isdigit() and 1 <= int(typed) <= len(question.choices):
+        return question.choices[int(typed) - 1]
+    if not typed:
+        raise BadRequest("nothing was typed; the question stays open")
+    return typed
+
+
+async def message(session: Session, given: Namespace) -> int:
+    found = await session.broker.message_status(given.id)
+    if not found:
+        raise NotFound(f"there is no message {given.id}")
+    if not session.show(ReceiptList(receipts=found)):
+        session.screen.receipts(found)
+    return 0
+
+
+def _text(words: Sequence[str]) -> str:
+    """The words as one text; a single `-` stands for standard input."""
+    text = sys.stdin.read() if list(words) == ["-"] else " ".join(words)
+    if not text.strip() or len(text) > BODY_CHARACTERS_MAX:
+        raise BadRequest(f"the message has {len(text)} characters", f"it needs 1 to {BODY_CHARACTERS_MAX}")
+    return text

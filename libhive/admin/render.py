@@ -1,0 +1,274 @@
+"""What a person sees. The only module that knows rich; every text from outside goes through `safe_text` here.
+
+On a terminal: colours, and columns that fit it. In a pipe: neither colours nor wrapping.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from libhive.clock import iso
+from libhive.logs import safe_text
+from libhive.messages.approvals import FileDiff, Proposal, ProposalDetail
+from libhive.messages.broker import Peer, Question, Receipt
+from libhive.messages.gateway import GatewayReport
+from libhive.messages.lifecycle import Agent
+from libhive.names import OPERATOR
+
+
+class Finding(Protocol):
+    """What hive-admin doctor has looked at."""
+
+    @property
+    def check(self) -> str: ...
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def mend(self) -> str: ...
+
+
+PIPE_COLUMNS = 10_000
+ONE_LINE = frozenset[str]()
+EVENT_FIELDS = (
+    *(
+        "agent",
+        "name",
+        "sender",
+        "asker",
+        "recipient",
+        "number",
+        "proposal",
+        "kind",
+        "state",
+        "cage",
+        "desired",
+        "step",
+    ),
+    *(
+        "mode",
+        "status",
+        "model",
+        "input_tokens",
+        "output_tokens",
+        "what",
+        "reason",
+        "detail",
+        "last_error",
+        "text",
+        "body",
+    ),
+)
+GOOD, BAD, WARN, DIM, STRONG = "green", "red", "yellow", "dim", "bold"
+RISK_STYLES = {"none": DIM, "low": GOOD, "medium": WARN, "high": BAD}
+STATE_STYLES = {
+    **dict.fromkeys(("running", "idle", "acked", "deployed", "answered"), GOOD),
+    **dict.fromkeys(("broken", "failed", "dead", "denied", "needs-login", "stale"), BAD),
+    **dict.fromkeys(
+        ("unknown", "starting", "proposed", "open", "limited", "paused", "waiting-operator"), WARN
+    ),
+}
+
+
+class Screen:
+    def __init__(self) -> None:
+        terminal = sys.stdout.isatty()
+        self.terminal = terminal
+        self.console = Console(
+            width=None if terminal else PIPE_COLUMNS,
+            force_terminal=terminal,
+            color_system="auto" if terminal else None,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+
+    def say(self, text: str, style: str = "") -> None:
+        self.console.print(Text(safe_text(text), style=style), soft_wrap=True)
+
+    def head(self, text: str, style: str = "") -> None:
+        """On one line: what stands in it cannot pass for another line of ours."""
+        self.console.print(Text(safe_text(text, keep=ONE_LINE), style=style), soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Text | str]], none: str) -> None:
+        """The last column takes what is left of the line; an empty table is a sentence."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=DIM)
+        for position, column in enumerate(columns):
+            table.add_column(column, no_wrap=position < len(columns) - 1, overflow="fold")
+        for row in rows:
+            table.add_row(*(cell if isinstance(cell, Text) else line(cell) for cell in row))
+        if table.row_count:
+            self.console.print(table)
+        else:
+            self.say(none, DIM)
+
+    # ---- the hive
+
+    def rehearsal(self, report: GatewayReport) -> None:
+        if report.mode == "rehearsal":
+            self.say("The rehearsal model is on: agents play scripted answers, no tokens are spent.", WARN)
+            self.say("Log in for the real one:  hive-admin login", WARN)
+        else:
+            how = "an API key" if report.mode == "api_key" else "a subscription's token"
+            self.head(f"model: logged in with {how}, requests go to {report.upstream}")
+        if report.last_error:
+            self.head(f"the model's last error: {report.last_error}", BAD)
+
+    def agents(self, agents: Sequence[Agent], peers: Sequence[Peer]) -> None:
+        by_name = {peer.name: peer for peer in peers}
+        rows = [_agent_row(agent, by_name.get(agent.name)) for agent in agents]
+        self.table(("agent", "cage", "state", "mail", "model", "doing"), rows, "no agents yet")
+
+    def agent(self, agent: Agent) -> None:
+        self.head(
+            f"{agent.name}: cage {agent.cage}, wanted {agent.desired}"
+            + (f" ({agent.detail})" if agent.detail else "")
+        )
+
+    def findings(self, findings: Sequence[Finding]) -> None:
+        for finding in findings:
+            verdict, style = ("ok", GOOD) if finding.ok else ("MEND", BAD)
+            self.console.print(line(f"{verdict:5}{finding.check:15} {finding.detail}", style), soft_wrap=True)
+            if not finding.ok and finding.mend:
+                self.say(f"     {finding.mend}", STRONG)
+
+    def event(self, at_ms: int, kind: str, body: dict[str, Any]) -> None:
+        """One line: when, what, and the fields that tell a person most."""
+        if kind.endswith(".gap"):
+            text = "some events were missed, or the service has restarted"
+        else:
+            fields = next((value for value in body.values() if isinstance(value, dict)), body)
+            text = "  ".join(
+                f"{name}={value}" for name in EVENT_FIELDS if (value := fields.get(name)) not in ("", None)
+            )
+        self.console.print(line(f"{_clock(at_ms)} {kind}  {text}"), soft_wrap=True)
+
+    # ---- mail
+
+    def mail(self, receipts: Sequence[Receipt]) -> None:
+        for receipt in receipts:
+            about = f", in reply to {receipt.in_reply_to}" if receipt.in_reply_to else ""
+            head = f"{receipt.sender}  {iso(receipt.stored_ms)}  {receipt.kind} {receipt.id}{about}"
+            self.head(head, STRONG)
+            self.say(_indented(receipt.body))
+            if receipt.kind == "question":
+                self.say(f"  answer it with: hive-admin answer {receipt.id}", DIM)
+
+    def receipts(self, receipts: Sequence[Receipt]) -> None:
+        first = receipts[0]
+        self.head(f"{first.kind} {first.id} from {first.sender}", STRONG)
+        self.say(_indented(first.body))
+        rows = [_receipt_row(receipt) for receipt in receipts]
+        self.table(("to", "state", "tries", "stored", "offered", "seen", "acked", ""), rows, "")
+
+    def questions(self, questions: Sequence[Question]) -> None:
+        for question in questions:
+            whom = "you" if question.recipient == OPERATOR else question.recipient
+            self.head(f"{question.asker} asks {whom}  {iso(question.asked_ms)}  {question.id}", STRONG)
+            self.say(_indented(question.text))
+            self.choices(question.choices)
+            if question.deadline_ms:
+                otherwise = f", else: {question.default}" if question.default else ""
+                self.head(f"  until {iso(question.deadline_ms)}{otherwise}", DIM)
+        if not questions:
+            self.say("no open questions", DIM)
+
+    def choices(self, choices: Sequence[str]) -> None:
+        for position, choice in enumerate(choices, 1):
+            self.head(f"  {position}) {choice}")
+
+    # ---- proposals
+
+    def proposals(self, proposals: Sequence[Proposal]) -> None:
+        rows = [
+            (str(p.number), state(p.state), p.kind, p.agent, p.requester, p.reason or p.message)
+            for p in proposals
+        ]
+        self.table(("id", "state", "kind", "agent", "from", "what"), rows, "no proposals")
+
+    def effect(self, detail: ProposalDetail) -> None:
+        """Each line whole, however long: what is approved is never shown cut."""
+        proposal = detail.proposal
+        what = f"{proposal.kind} {proposal.agent}, from {proposal.requester}"
+        self.head(f"proposal {proposal.number}: {what}", STRONG)
+        for effect in detail.effect:
+            note = f"  ({effect.note})" if effect.note else ""
+            change = f"{effect.field}: {_change(effect.before, effect.after)}{note}"
+            self.head(f"  {effect.risk:7} {change}", RISK_STYLES.get(effect.risk, ""))
+        if not detail.effect:
+            self.say("  no effect on what runs", DIM)
+
+    def proposal(self, detail: ProposalDetail) -> None:
+        """What it does first, the exact change next, and last what its author says about it."""
+        self.effect(detail)
+        proposal = detail.proposal
+        self.head(f"state: {proposal.state}" + (f" ({proposal.reason})" if proposal.reason else ""))
+        if proposal.commit:
+            self.head(f"commit {proposal.commit} on {proposal.base or 'nothing'}")
+            self.head(f"tags: {' '.join(proposal.tags) or 'none'}")
+        for diff in detail.diff:
+            self.diff(diff)
+        self.say("")
+        self.head(f"In {proposal.requester}'s own words, which nobody has checked:", DIM)
+        self.say(_indented("\n".join(filter(None, (proposal.message, detail.rationale)))))
+        if detail.blocked:
+            self.head(f"It cannot be approved: {detail.blocked}", BAD)
+
+    def diff(self, diff: FileDiff) -> None:
+        self.say("")
+        self.head(f"{diff.path} ({diff.change})", STRONG)
+        for warning in diff.warnings:
+            self.head(f"  ! {warning}", BAD)
+        styles = {"+": GOOD, "-": BAD, "@": DIM}
+        for text in diff.lines:
+            self.say(safe_text(f"  {text}", keep=frozenset("\t")), styles.get(text[:1], ""))
+
+
+def line(text: str, style: str = "") -> Text:
+    """On one line, whatever it holds."""
+    return Text(safe_text(" ".join(text.split("\n")), keep=ONE_LINE), style=style)
+
+
+def state(text: str) -> Text:
+    return line(text, STATE_STYLES.get(text, ""))
+
+
+def _agent_row(agent: Agent, peer: Peer | None) -> Sequence[Text | str]:
+    at_work = peer.state if peer else "unknown"
+    shown = at_work if agent.cage == "running" else "-"
+    doing = agent.detail or (peer and (peer.status or peer.detail)) or ""
+    held = f" held: {', '.join(peer.holds)}" if peer and peer.holds else ""
+    unread = str(peer.unacked) if peer else "0"
+    model = (peer and peer.model) or agent.spec.model
+    return agent.name, state(agent.cage), state(shown), unread, model, doing + held
+
+
+def _receipt_row(receipt: Receipt) -> Sequence[Text | str]:
+    instants = (receipt.stored_ms, receipt.offered_ms, receipt.seen_ms, receipt.acked_ms)
+    return (
+        receipt.recipient,
+        state(receipt.state),
+        str(receipt.attempts),
+        *map(_clock, instants),
+        receipt.reason,
+    )
+
+
+def _change(before: str, after: str) -> str:
+    return f"{before} -> {after or 'nothing'}" if before else after
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {part}" for part in text.rstrip("\n").split("\n"))
+
+
+def _clock(instant_ms: int) -> str:
+    return datetime.fromtimestamp(instant_ms / 1000, UTC).strftime("%H:%M:%S") if instant_ms else "-"
