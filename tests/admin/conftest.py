@@ -16,12 +16,10 @@ from typing import Any
 
 import pytest
 
-from libhive import wire
-from libhive.link import Server
-from libhive.messages.base import Ping, Pong, Reply, Request
-from libhive.messages.registry import REQUESTS
+from libhive.messages.base import Reply, Request
 from libhive.paths import Paths
 from libhive.problems import BadRequest, Problem
+from libhive.testing.peer import Heard, Peer
 
 SERVICES = ("approvals", "broker", "dashboard", "gateway", "lifecycle", "updater")
 ROOT = Path(__file__).parents[2]
@@ -40,6 +38,24 @@ class Ended:
         return json.loads(self.out)
 
 
+class Actor(Peer):
+    """One of the six. It refuses what nobody told it to answer."""
+
+    def __init__(self, stage: Stage, name: str) -> None:
+        super().__init__(stage.paths, name)
+        self.stage = stage
+
+    def answer(self, heard: Heard) -> Reply:
+        request = heard.request
+        self.stage.asked.append(request)
+        said = self.stage.says.get(
+            type(request), BadRequest(f"nobody told {self.name} what to say to {request.KIND}")
+        )
+        if isinstance(said, Problem):
+            raise said
+        return said if isinstance(said, Reply) else said(request)
+
+
 class Stage:
     """Six services that answer by `says`, and what they were asked."""
 
@@ -47,19 +63,16 @@ class Stage:
         self.paths = Paths(run=root / "run", state=root / "state")
         self.says: dict[type[Request[Any]], Says] = {}
         self.asked: list[Request[Any]] = []
-        self.servers: dict[str, Server] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.actors: dict[str, Actor] = {}
 
     def start(self, *services: str) -> None:
-        self.paths.bus("x").parent.mkdir(parents=True, exist_ok=True)
         for name in services or SERVICES:
-            self.servers[name] = Server(
-                self.paths.bus(name), self.paths.events(name), self._serving(name), self._spawn
-            )
+            self.actors[name] = Actor(self, name)
+            self.actors[name].start()
 
     def stop(self, *services: str) -> None:
-        for name in services or tuple(self.servers):
-            self.servers.pop(name).close()
+        for name in services or tuple(self.actors):
+            self.actors.pop(name).stop()
 
     def environment(self) -> dict[str, str]:
         own = {"HIVE_RUN_DIR": str(self.paths.run), "HIVE_STATE_DIR": str(self.paths.state)}
@@ -80,30 +93,6 @@ class Stage:
         return await asyncio.create_subprocess_exec(
             *command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
         )
-
-    def _serving(self, name: str) -> Callable[[bytes], Any]:
-        async def serve(frame: bytes) -> bytes:
-            envelope = wire.unpack_request(frame)
-            request = wire.understand(envelope, REQUESTS[envelope.kind])
-            said = self._said(name, request)
-            if isinstance(said, Problem):
-                return wire.pack_problem(envelope.id, said)
-            return wire.pack_reply(envelope.id, said)
-
-        return serve
-
-    def _said(self, name: str, request: Request[Any]) -> Reply | Problem:
-        if isinstance(request, Ping):
-            return Pong(service=name, version="1", pid=7, up_since_ms=0)
-        self.asked.append(request)
-        said = self.says.get(type(request), BadRequest(f"nobody told {name} what to say to {request.KIND}"))
-        return said if isinstance(said, Reply | Problem) else said(request)
-
-    def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 @pytest.fixture

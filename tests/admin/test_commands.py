@@ -214,7 +214,7 @@ async def test_events_follow_what_is_published_until_interrupted(stage: Stage) -
 async def publishing(stage: Stage) -> None:
     """Again and again: nobody can say when a subscription has arrived."""
     while True:
-        stage.servers["broker"].publish(broker.PeerChanged(peer=samples.peer("carol")))
+        stage.actors["broker"].publish(broker.PeerChanged(peer=samples.peer("carol")))
         await asyncio.sleep(0.05)
 
 

@@ -18,13 +18,13 @@ from typing import Any
 import httpx
 import pytest
 
-from libhive import wire
 from libhive.clients.gateway import Gateway
-from libhive.link import Gap, Link, Server
+from libhive.link import Gap, Link
 from libhive.messages.base import Event
 from libhive.messages.broker import Mailbox, MailboxChanged, Mailboxes, MailboxList
 from libhive.names import OPERATOR, agent_name
 from libhive.paths import Paths
+from libhive.testing.peer import Heard, Peer
 from services.gateway.rehearsal import api
 from services.gateway.rehearsal.player import Step
 
@@ -182,39 +182,20 @@ def paths() -> Iterator[Paths]:
     shutil.rmtree(place)
 
 
-class FakeBroker:
-    """The broker's end of the wire, as far as the gateway knows it."""
+class FakeBroker(Peer):
+    """The broker, as far as the gateway knows it."""
 
     def __init__(self, paths: Paths) -> None:
-        self.paths = paths
+        super().__init__(paths, "broker", [Mailboxes])
         self.mailboxes: dict[str, Mailbox] = {}
-        self.server: Server | None = None
-        self.tasks: set[asyncio.Task[None]] = set()
 
-    def start(self) -> None:
-        (self.paths.run / "bus").mkdir(parents=True, exist_ok=True)
-        self.server = Server(self.paths.bus("broker"), self.paths.events("broker"), self.serve, self.spawn)
-
-    def stop(self) -> None:
-        if self.server:
-            self.server.close()
-            self.server = None
-
-    def spawn(self, coroutine: Any, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def serve(self, frame: bytes) -> bytes:
-        request = wire.unpack_request(frame)
-        wire.understand(request, Mailboxes)
-        return wire.pack_reply(request.id, MailboxList(mailboxes=list(self.mailboxes.values())))
+    def answer(self, heard: Heard) -> MailboxList:
+        return MailboxList(mailboxes=list(self.mailboxes.values()))
 
     def set(self, name: str, uid: int | None = None, *, open: bool = True) -> None:
         mailbox = Mailbox(name=name, uid=os.geteuid() if uid is None else uid, open=open)
         self.mailboxes[name] = mailbox
-        if self.server:
-            self.server.publish(MailboxChanged(mailbox=mailbox))
+        self.publish(MailboxChanged(mailbox=mailbox))
 
 
 @pytest.fixture

@@ -13,15 +13,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from libhive import wire
-from libhive.link import Server
 from libhive.messages import approvals, broker, lifecycle
-from libhive.messages.base import Done, Event, Reply, Request
+from libhive.messages.base import Done, Reply, Request
 from libhive.messages.updater import Deploy
-from libhive.paths import make_private
 from libhive.problems import Conflict, NotFound, Problem
 from libhive.spec import AgentSpec
 from libhive.testing.hive import Hive
+from libhive.testing.peer import Heard, Peer
 
 RUNNER = Path(__file__).with_name("quick_updater.py")
 GOOD = AgentSpec(prompt="good")
@@ -29,45 +27,18 @@ BETTER = AgentSpec(prompt="better")
 BAD = AgentSpec(prompt="never healthy")
 
 
-class Peer:
-    """One scripted service on the real wire. `away`: it hears nothing and says nothing."""
+class Scripted(Peer):
+    """One service of the scene. `silent`: it hears nothing and says nothing."""
 
     def __init__(
         self, hive: Hive, name: str, handlers: dict[type[Request[Any]], Callable[[Any, str], Reply]]
     ) -> None:
-        self.hive, self.name = hive, name
-        self.handlers = {kind.KIND: (kind, handler) for kind, handler in handlers.items()}
-        self.heard: list[Request[Any]] = []
-        self.away = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        make_private(hive.paths.run / "bus", 0o750)
-        self.server = Server(hive.paths.bus(name), hive.paths.events(name), self._serve, self._spawn)
+        super().__init__(hive.paths, name, handlers)
+        self.handlers = handlers
+        self.start()
 
-    def publish(self, event: Event) -> None:
-        if not self.away:
-            self.server.publish(event)
-
-    def _spawn(self, coroutine: Any, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, frame: bytes) -> bytes:
-        if self.away:
-            await asyncio.get_running_loop().create_future()
-        envelope = wire.unpack_request(frame)
-        kind, handler = self.handlers[envelope.kind]
-        request = wire.understand(envelope, kind)
-        self.heard.append(request)
-        try:
-            return wire.pack_reply(envelope.id, handler(request, envelope.id))
-        except Problem as problem:
-            return wire.pack_problem(envelope.id, problem)
-
-    def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        self.server.close()
+    def answer(self, heard: Heard) -> Reply:
+        return self.handlers[type(heard.request)](heard.request, heard.id)
 
 
 @dataclass
@@ -101,7 +72,7 @@ class Scene:
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
-        self.approvals = Peer(
+        self.approvals = Scripted(
             self.hive,
             "approvals",
             {
@@ -110,12 +81,12 @@ class Scene:
                 approvals.RecordDeploy: self._record,
             },
         )
-        self.broker = Peer(
+        self.broker = Scripted(
             self.hive,
             "broker",
             {broker.Peers: lambda m, _: broker.PeerList(peers=self._peers()), broker.SetHold: self._hold},
         )
-        self.lifecycle = Peer(
+        self.lifecycle = Scripted(
             self.hive,
             "lifecycle",
             {
@@ -296,4 +267,4 @@ async def scene() -> AsyncIterator[Scene]:
         finally:
             await scene.stop()
             for peer in (scene.approvals, scene.broker, scene.lifecycle):
-                peer.close()
+                peer.stop()

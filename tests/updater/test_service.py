@@ -195,12 +195,12 @@ async def test_a_service_that_is_away_is_waited_for(scene: Scene, service: str) 
     scene.start()
     scene.approve(2, "iris", BETTER)
     await scene.until(lambda deploy: deploy.step == "built" and "turn" in deploy.detail)
-    getattr(scene, service).away = True
+    getattr(scene, service).silent = True
     scene.cages["iris"].state, scene.cages["iris"].turn = "idle", ""
     deploy = await scene.until(lambda deploy: "waiting: " in deploy.detail)
     assert f"{service} did not answer" in deploy.detail
     await asyncio.sleep(0.5)
-    getattr(scene, service).away = False
+    getattr(scene, service).silent = False
     assert (await scene.ended()).step == "recorded"
     assert scene.story[2] == ["building", "deployed"]
     assert not scene.held("iris")
