@@ -58,6 +58,7 @@ class Hive:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._links: list[Link] = []
         self._guests: list[Guest] = []
+        self._ports: Ports | None = None
 
     async def __aenter__(self) -> Hive:
         self.operator_link, self.hive_link = self.link(OPERATOR), self.link(HIVE)
@@ -80,6 +81,8 @@ class Hive:
             self._sweep()
         if error is not None:
             sys.stderr.write(self.logs())
+        if self._ports:
+            self._ports.release()
         shutil.rmtree(self.root, ignore_errors=True)
 
     # ---- processes
@@ -93,15 +96,13 @@ class Hive:
 
     async def start_whole(self) -> None:
         """All six services, until the manager is up. The dashboard and the pages get ports that nobody has."""
-        self.environ.setdefault("HIVE_DASHBOARD_PORT", str(_free_ports()))
-        self.environ.setdefault("HIVE_CLAUDE", str(_claude()))
+        self._settle()
         await self.start(*SERVICES)
         await self.wait_for_agent(MANAGER)
 
     async def up(self) -> str:
         """The hive as `make up` runs it, from the installed package; returns the one-time link it prints."""
-        self.environ.setdefault("HIVE_DASHBOARD_PORT", str(_free_ports()))
-        self.environ.setdefault("HIVE_CLAUDE", str(_claude()))
+        self._settle()
         self._start("up", "libhive.embedded", "up")
         said = ""
         for _ in range(int(UP_SECONDS_MAX / 0.1)):
@@ -176,6 +177,13 @@ class Hive:
         """What every process of this hive has written."""
         found = sorted([*self.root.glob("*.log"), *self.paths.logs.rglob("*.log")])
         return "".join(f"---- {path.name}\n{path.read_text(errors='replace')}" for path in found)
+
+    def _settle(self) -> None:
+        """Ports that nobody has, and the pinned CLI."""
+        if "HIVE_DASHBOARD_PORT" not in self.environ:
+            self._ports = Ports()
+            self.environ["HIVE_DASHBOARD_PORT"] = str(self._ports.base)
+        self.environ.setdefault("HIVE_CLAUDE", str(_claude()))
 
     def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
@@ -274,14 +282,31 @@ def _claude() -> Path:
     return Path(given) if given else Path(sys.prefix).parent / ".claude-cli/claude_agent_sdk/_bundled/claude"
 
 
-def _free_ports() -> int:
-    """A dashboard port whose pages, 1000 to 1999 above it, are free as well, as far as a look can tell."""
-    for base in range(20_000, 30_000, 2_000):
+class Ports:
+    """A dashboard port and its pages', 1000 to 1999 above it, for one hive. Tests that run at the same time keep out of
+    each other's way by the name of an abstract socket, which the kernel frees with its process."""
+
+    def __init__(self) -> None:
+        self.base = next(base for base in range(20_000, 60_000, 2_000) if self._reserve(base) and _free(base))
+
+    def _reserve(self, base: int) -> bool:
+        self._held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            for port in (base, base + 1_000, base + 1_100, base + 1_101):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
+            self._held.bind(f"\0hive-ports-{base}")
         except OSError:
-            continue
-        return base
-    raise RuntimeError("no free ports")
+            self._held.close()
+            return False
+        return True
+
+    def release(self) -> None:
+        self._held.close()
+
+
+def _free(base: int) -> bool:
+    try:
+        for port in (base, base + 1_000, base + 1_100, base + 1_101):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
