@@ -6,6 +6,7 @@ clients  daemon                   calling a service; running one
 link  doorway                     ZeroMQ between services; unix streams for cages
 wire                              bytes <-> messages
 spec  messages                    what an agent is; what is said
-names paths clock logs tasks sqlite systemd
+sqlite paths                      each a floor of its own
+names clock logs tasks systemd faults packages release
 problems
 """

@@ -15,7 +15,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import IO, Any, Protocol
 
 from libhive import logs, systemd, wire
@@ -26,6 +25,7 @@ from libhive.messages.base import Event, Ping, Pong, Reply, Request
 from libhive.names import HIVE, OPERATOR, AgentName
 from libhive.paths import Paths, make_private
 from libhive.problems import AlreadyExists, BadRequest, InternalError, Problem
+from libhive.release import package_version
 from libhive.tasks import Tasks
 
 DRAIN_SECONDS_MAX = 5.0
@@ -238,13 +238,6 @@ def main(build: Callable[[Paths], Service]) -> None:
 
 async def _run(service: Service, paths: Paths) -> int:
     return await Daemon(service, paths).run()
-
-
-def package_version() -> str:
-    try:
-        return version("hyperhive")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 def _hold_lock(paths: Paths, service: str) -> IO[bytes]:
