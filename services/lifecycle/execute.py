@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,6 +10,7 @@ import msgspec
 
 from libhive.messages.lifecycle import EXEC_OUTPUT_BYTES_MAX, Executed
 from libhive.problems import Conflict, Unavailable
+from libhive.web.page import page_socket
 
 MARGIN_SECONDS = 1.5
 """The harness ends the command at its time limit, and then still has to answer."""
@@ -24,7 +21,7 @@ ANSWER_BYTES_MAX = 8 * EXEC_OUTPUT_BYTES_MAX
 async def execute(page: Path, argv: list[str], timeout_seconds: int) -> Executed:
     """Raises Unavailable when the harness does not answer, Conflict when what it answers is not an answer."""
     try:
-        with _own_socket(page) as address:
+        with page_socket(page) as address:
             limit = timeout_seconds + MARGIN_SECONDS  # httpx's own is per read, and a cage may drip
             async with asyncio.timeout(limit):
                 status, body = await _post(address, {"argv": argv, "timeout_seconds": timeout_seconds}, limit)
@@ -36,23 +33,6 @@ async def execute(page: Path, argv: list[str], timeout_seconds: int) -> Executed
     if status != 200:
         raise Conflict(f"the agent's harness refused: {body[:300].decode(errors='replace')}")
     return _understood(body)
-
-
-@contextlib.contextmanager
-def _own_socket(page: Path) -> Iterator[str]:
-    """The address of the very socket in the page's directory. The agent can write there, and would else lead us to a
-    socket of the hive's own by a symbolic link."""
-    directory = os.open(page.parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        sock = os.open(page.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    finally:
-        os.close(directory)
-    try:
-        if not stat.S_ISSOCK(os.fstat(sock).st_mode):
-            raise OSError(f"{page.name} is not a socket")
-        yield f"/proc/self/fd/{sock}"
-    finally:
-        os.close(sock)
 
 
 async def _post(address: str, order: dict[str, object], timeout_seconds: float) -> tuple[int, bytes]:

@@ -1,0 +1,167 @@
+"""Each button asks the one service that it should, as the operator, and says what came of it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from libhive.messages import approvals, broker, lifecycle, updater
+from libhive.names import new_id
+from libhive.problems import PROBLEMS, Conflict, NotFound, UnknownRecipient
+from services.dashboard.replies import STATUS
+from tests.dashboard.conftest import Dashboard
+from tests.dashboard.rich import DIGEST, Hive, mail_id
+
+PRESSES: list[tuple[str, dict[str, Any], Any]] = [
+    ("/api/ack", {"ids": [mail_id(12)]}, broker.AckInbox(ids=[mail_id(12)])),
+    ("/api/agents/iris/destroy", {"confirm": "iris"}, lifecycle.Destroy(name="iris")),
+    ("/api/agents/iris/hold", {"held": True}, broker.SetHold(agent="iris", reason="operator", held=True)),
+    ("/api/agents/iris/rebuild", {}, updater.Rebuild(agent="iris")),
+    ("/api/agents/iris/restart", {}, lifecycle.Restart(name="iris")),
+    ("/api/agents/iris/start", {}, lifecycle.Start(name="iris")),
+    ("/api/agents/iris/stop", {}, lifecycle.Stop(name="iris")),
+    (
+        "/api/answer",
+        {"question": mail_id(201), "text": "yes"},
+        broker.Answer(question=mail_id(201), text="yes"),
+    ),
+    ("/api/proposals/7/approve", {"digest": DIGEST}, approvals.Approve(number=7, digest=DIGEST)),
+    ("/api/proposals/7/deny", {"reason": "no"}, approvals.Deny(number=7, reason="no")),
+    ("/api/send", {"to": ["iris", "atlas"], "body": "hi"}, broker.Send(to=["iris", "atlas"], body="hi")),
+    ("/api/spawn", {"agent": "nova", "prompt": "p"}, approvals.Spawn(agent="nova", prompt="p")),
+]
+
+
+@pytest.mark.parametrize(("path", "form", "request_"), PRESSES, ids=[path for path, _, _ in PRESSES])
+async def test_a_button(
+    dashboard: Dashboard, hive: Hive, path: str, form: dict[str, Any], request_: Any
+) -> None:
+    browser, id = await dashboard.browser(), new_id()
+    said = await browser.post(path, json={"id": id, **form})
+    assert said.status_code == 200, said.text
+    service = next(peer for peer in hive.all if peer.name == request_.KIND.partition(".")[0])
+    assert ("operator", id, request_) in service.heard
+
+
+async def test_approving_needs_the_digest_that_was_shown(dashboard: Dashboard, hive: Hive) -> None:
+    browser = await dashboard.browser()
+    shown = (await browser.get("/api/proposals/7")).json()
+    assert [line["risk"] for line in shown["effect"]] == ["low", "medium", "medium", "high"]
+    said = await browser.post("/api/proposals/7/approve", json={"digest": "another"})
+    assert (said.status_code, said.json()["code"]) == (409, "stale")
+    assert (await browser.post("/api/proposals/7/approve", json={})).status_code == 400
+    assert (
+        await browser.post("/api/proposals/7/approve", json={"digest": shown["digest"]})
+    ).status_code == 200
+
+
+async def test_destroying_asks_for_the_name(dashboard: Dashboard, hive: Hive) -> None:
+    browser = await dashboard.browser()
+    for confirm in ("", "Iris", "atlas"):
+        said = await browser.post("/api/agents/iris/destroy", json={"confirm": confirm})
+        assert said.status_code == 400
+    assert hive.lifecycle.last(lifecycle.Destroy) is None
+
+
+@pytest.mark.parametrize("path", [path for path, _, _ in PRESSES if "/agents/" in path])
+@pytest.mark.parametrize("name", ["..", "Iris", "a_b", "operator", "x" * 40, "-rf"])
+async def test_a_name_is_a_name(dashboard: Dashboard, path: str, name: str) -> None:
+    browser = await dashboard.browser()
+    form = {"confirm": name} if "destroy" in path else {"held": True} if "hold" in path else {}
+    said = await browser.post(path.replace("iris", name.replace("..", "%2e%2e")), json=form)
+    assert said.status_code in (400, 404), said.text
+
+
+async def test_a_refusal_is_told_with_its_hint(dashboard: Dashboard, hive: Hive) -> None:
+    def refuse(m: Any) -> Any:
+        raise UnknownRecipient("nobody is called nova", "who is there: hive-admin agents")
+
+    hive.broker.answers[broker.Send] = refuse
+    said = await (await dashboard.browser()).post("/api/send", json={"to": ["nova"], "body": "x"})
+    assert said.status_code == 404
+    assert said.json() == {
+        "code": "unknown-recipient",
+        "message": "nobody is called nova",
+        "hint": "who is there: hive-admin agents",
+    }
+
+
+def test_every_problem_has_a_status() -> None:
+    assert set(PROBLEMS) <= set(STATUS)
+
+
+@pytest.mark.parametrize(
+    ("peer", "path", "form"),
+    [(request.KIND.partition(".")[0], path, form) for path, form, request in PRESSES],
+)
+async def test_a_service_that_is_down_is_said_within_two_seconds(
+    dashboard: Dashboard, hive: Hive, peer: str, path: str, form: dict[str, Any]
+) -> None:
+    next(one for one in hive.all if one.name == peer).stop()
+    browser, begun = await dashboard.browser(), time.monotonic()
+    said = await browser.post(path, json=form)
+    assert (said.status_code, said.json()["code"]) == (503, "unavailable")
+    assert time.monotonic() - begun < 2.5
+
+
+async def test_older_messages_are_paged_by_id_and_never_cut_between_copies(
+    dashboard: Dashboard, hive: Hive
+) -> None:
+    def receipt(number: int, recipient: str) -> broker.Receipt:
+        return broker.Receipt(
+            id=mail_id(number),
+            sender="a",
+            recipient=recipient,
+            kind="message",
+            state="acked",
+            attempts=1,
+            stored_ms=number,
+            body="x",
+        )
+
+    copies = [receipt(2000 - number // 3, f"r{number % 3}") for number in range(101)]
+    hive.broker.answers[broker.History] = lambda m: broker.ReceiptList(receipts=copies[: m.limit])
+    browser = await dashboard.browser()
+    page = (await browser.get("/api/messages", params={"agent": "iris", "before": mail_id(3000)})).json()
+    assert len(page["messages"]) == 99
+    assert page["more"]
+    asked = hive.broker.last(broker.History)
+    assert asked == broker.History(agent="iris", before=mail_id(3000), limit=101)
+    assert (await browser.get("/api/messages?before=../x")).status_code == 400
+    assert (await browser.get("/api/messages?agent=..")).status_code == 400
+
+
+async def test_one_message_whole(dashboard: Dashboard) -> None:
+    browser = await dashboard.browser()
+    found = (await browser.get(f"/api/messages/{mail_id(8)}")).json()["messages"]
+    assert [message["recipient"] for message in found] == ["quill", "atlas", "iris"]
+    assert (await browser.get("/api/messages/nothing-of-the-kind")).status_code == 404
+
+
+async def test_what_is_not_there(dashboard: Dashboard, hive: Hive) -> None:
+    browser = await dashboard.browser()
+    assert (await browser.get("/api/proposals/99")).json()["code"] == "not-found"
+    for bad in ("x", "-1", "9" * 20, "9" * 5000, "٣", "7.0"):
+        assert (await browser.get(f"/api/proposals/{bad}")).json()["code"] == "bad-request"
+        assert (await browser.post(f"/api/proposals/{bad}/deny", json={"reason": "x"})).status_code == 400
+    assert (await browser.get("/api/nothing")).json()["code"] == "not-found"
+    assert (await browser.post("/api/state", json={})).json()["code"] == "wrong-method"
+    assert (await browser.get("/static/../settings.py")).status_code == 404
+    assert (await browser.get("/static/%2e%2e/settings.py")).status_code == 404
+
+    def refuse(m: Any) -> Any:
+        raise NotFound("no")
+
+    hive.approvals.answers[approvals.ReadConfig] = refuse
+    assert (await browser.get("/api/agents/iris/config")).status_code == 404
+
+
+async def test_a_conflict_is_a_conflict(dashboard: Dashboard, hive: Hive) -> None:
+    def refuse(m: Any) -> Any:
+        raise Conflict("it is already answered")
+
+    hive.broker.answers[broker.Answer] = refuse
+    said = await (await dashboard.browser()).post("/api/answer", json={"question": mail_id(201), "text": "x"})
+    assert said.status_code == 409
