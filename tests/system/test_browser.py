@@ -77,9 +77,9 @@ async def her_own_page(story: Story, page: Page) -> None:
     own = await opened.value
     assert own.url.split(":")[-1].strip("/") == str(int(story.hive.environ["HIVE_DASHBOARD_PORT"]) + 1_100)
     await expect(own.get_by_text("I greeted you.").first).to_be_visible(timeout=PATIENCE_MS)
-    await own.get_by_role("textbox", name="Message").fill("run: echo by $HIVE_AGENT herself")
+    await own.get_by_role("textbox", name="Message").fill("run: echo by $(hostname) herself")
     await own.get_by_role("button", name="Send").click()
-    await expect(own.get_by_text("by iris herself").first).to_be_visible(timeout=PATIENCE_MS)
+    await expect(own.get_by_text("by h-iris herself").first).to_be_visible(timeout=PATIENCE_MS)
 
 
 async def test_without_a_login_there_is_nothing_to_see(story: Story, page: Page) -> None:
