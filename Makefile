@@ -1,6 +1,8 @@
 # The two commands are `make up` and `make test`; each sets up what it needs first.
 PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; print(("python3", sys.executable)[sys.version_info >= (3, 11)])' 2>/dev/null || echo python3)
 SETUP = PYTHONSAFEPATH=1 $(PYTHON) deploy/setup/setup.py
+# Most of a test's time is waiting for processes, so one more than the cores we count on.
+WORKERS ?= 3
 RUN = PYTHONSAFEPATH=1 .venv/bin/python
 
 .PHONY: up down test check bench fmt clean
@@ -14,7 +16,7 @@ down:
 
 test:
 	@$(SETUP) test
-	@PYTHONPATH=$(CURDIR) $(RUN) -m pytest
+	@PYTHONPATH=$(CURDIR) $(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 check:
 	@$(SETUP) test
