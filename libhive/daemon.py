@@ -97,6 +97,8 @@ class Daemon:
 
     def __init__(self, service: Service, paths: Paths) -> None:
         self.paths, self.service = paths, service
+        self.details: dict[str, str] = {}
+        """What this service says of itself when it is pinged, e.g. the address of its pages."""
         self.log = logging.getLogger(f"hive.{service.name}")
         self.doors = Doors(paths, service.name, self._serve_door)
         self._tasks = Tasks(self._failed)
@@ -173,7 +175,11 @@ class Daemon:
 
     def _on_ping(self, call: Call, m: Ping) -> Pong:
         return Pong(
-            service=self.service.name, version=package_version(), pid=os.getpid(), up_since_ms=self._since_ms
+            service=self.service.name,
+            version=package_version(),
+            pid=os.getpid(),
+            up_since_ms=self._since_ms,
+            details=self.details,
         )
 
     async def _serve_bus(self, frame: bytes) -> bytes:

@@ -31,6 +31,7 @@ class ServiceLine(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     pid: int = 0
     up_since_ms: int = 0
+    details: dict[str, str] = {}
 
 
 class HiveStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +104,14 @@ async def _service_line(session: Session, name: str) -> ServiceLine:
         pong: Pong = await session.ping(name)
     except Unavailable:
         return ServiceLine(name=name, up=False)
-    return ServiceLine(name=name, up=True, version=pong.version, pid=pong.pid, up_since_ms=pong.up_since_ms)
+    return ServiceLine(
+        name=name,
+        up=True,
+        version=pong.version,
+        pid=pong.pid,
+        up_since_ms=pong.up_since_ms,
+        details=pong.details,
+    )
 
 
 def _render_status(session: Session, found: HiveStatus, down: list[str]) -> None:
@@ -114,11 +122,14 @@ def _render_status(session: Session, found: HiveStatus, down: list[str]) -> None
         screen.say(
             f"down: {name}; its supervisor starts it again, its log: hive-admin logs {name} --service", "red"
         )
+    dashboard = next((service.details for service in found.services if service.name == "dashboard"), {})
+    if url := dashboard.get("url"):
+        screen.say(f"dashboard: {url}  (let a browser in: hive-admin link)")
     if found.model is not None:
         screen.rehearsal(found.model)
     if found.agents is not None:
         screen.say("")
-        screen.agents(found.agents, found.peers or [])
+        screen.agents(found.agents, found.peers or [], int(dashboard.get("page_port_shift", 0)))
     waiting = [
         (len(found.proposals or []), "proposal", "hive-admin proposals"),
         (len(found.questions or []), "question", "hive-admin answer"),
@@ -139,8 +150,11 @@ async def agents(session: Session, given: Namespace) -> int:
     with contextlib.suppress(Unavailable):
         await session.ping("broker")
         peers = await session.broker.peers()
+    shift = 0
+    with contextlib.suppress(Unavailable):
+        shift = int((await session.ping("dashboard")).details.get("page_port_shift", 0))
     if not session.show({"agents": found, "peers": peers}):
-        session.screen.agents(found, peers)
+        session.screen.agents(found, peers, shift)
     return 0
 
 

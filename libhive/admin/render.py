@@ -122,10 +122,10 @@ class Screen:
         if report.last_error:
             self.head(f"the model's last error: {report.last_error}", BAD)
 
-    def agents(self, agents: Sequence[Agent], peers: Sequence[Peer]) -> None:
+    def agents(self, agents: Sequence[Agent], peers: Sequence[Peer], page_port_shift: int) -> None:
         by_name = {peer.name: peer for peer in peers}
-        rows = [_agent_row(agent, by_name.get(agent.name)) for agent in agents]
-        self.table(("agent", "cage", "state", "mail", "model", "doing"), rows, "no agents yet")
+        rows = [_agent_row(agent, by_name.get(agent.name), page_port_shift) for agent in agents]
+        self.table(("agent", "cage", "state", "mail", "model", "page", "doing"), rows, "no agents yet")
 
     def agent(self, agent: Agent) -> None:
         self.head(
@@ -241,14 +241,15 @@ def state(text: str) -> Text:
     return line(text, STATE_STYLES.get(text, ""))
 
 
-def _agent_row(agent: Agent, peer: Peer | None) -> Sequence[Text | str]:
+def _agent_row(agent: Agent, peer: Peer | None, page_port_shift: int) -> Sequence[Text | str]:
     at_work = peer.state if peer else "unknown"
     shown = at_work if agent.cage == "running" else "-"
     doing = agent.detail or (peer and (peer.status or peer.detail)) or ""
     held = f" held: {', '.join(peer.holds)}" if peer and peer.holds else ""
     unread = str(peer.unacked) if peer else "0"
     model = (peer and peer.model) or agent.spec.model
-    return agent.name, state(agent.cage), state(shown), unread, model, doing + held
+    page = "-" if agent.desired == "destroyed" else f":{agent.page_port + page_port_shift}"
+    return agent.name, state(agent.cage), state(shown), unread, model, page, doing + held
 
 
 def _receipt_row(receipt: Receipt) -> Sequence[Text | str]:

@@ -59,6 +59,8 @@ class DashboardService:
     async def start(self, daemon: Daemon) -> None:
         """The dashboard's own port is the one that must be had: without it there is no dashboard."""
         sock = tcp_socket(self._settings.bind, self._settings.port)
+        daemon.details["url"] = f"http://127.0.0.1:{self._settings.port}"
+        daemon.details["page_port_shift"] = str(self._settings.shift)
         self._server = WebServer(self.web.dashboard_app(), sock=sock, limit_concurrency=1024)
         for service in SERVICES:
             daemon.spawn(self._watch.follow(service), f"follow {service}")
