@@ -89,7 +89,7 @@ class Unavailable(Problem):
     """Nobody answered in time. For a command this says nothing about whether it took effect: repeat it by its id."""
 
     code = "unavailable"
-    default_hint = "is the hive up? start it with: make up"
+    default_hint = "it should be back soon: hive-admin status; a hive that is down is started with: make up"
 
 
 class UnknownRecipient(Problem):

@@ -40,9 +40,9 @@ class TurnContext:
         if self._turns.turn:
             self._turns.turn.answered(key, tool_use)
 
-    def newest_from(self, sender: str) -> str:
+    def only_mail_from(self, sender: str) -> str:
         name = self._manager if sender == "manager" else sender
-        return self._turns.turn.newest_from(name) if self._turns.turn else ""
+        return self._turns.turn.only_mail_from(name) if self._turns.turn else ""
 
     async def wrote_to(self, recipients: Sequence[str]) -> None:
         if turn := self._turns.turn:

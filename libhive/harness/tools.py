@@ -52,8 +52,8 @@ class Context(Protocol):
 
     def answered(self, key: str, tool_use: str) -> None: ...
 
-    def newest_from(self, sender: str) -> str:
-        """The id of the newest mail from `sender` that this turn took."""
+    def only_mail_from(self, sender: str) -> str:
+        """The id of the one mail that this turn took, if it is from `sender`; else nothing."""
 
     async def wrote_to(self, recipients: list[str]) -> None: ...
 
@@ -222,7 +222,7 @@ async def _remind(box: Toolbox, a: RemindArguments, id: str) -> Reply:
 
 async def _send(box: Toolbox, a: SendArguments, id: str) -> Reply:
     to = [a.to] if isinstance(a.to, str) else a.to
-    answers = a.in_reply_to or (box.context.newest_from(to[0]) if len(to) == 1 else "")
+    answers = a.in_reply_to or (box.context.only_mail_from(to[0]) if len(to) == 1 else "")
     sent: broker.Sent = await box.call(broker.Send(to=to, body=a.text, in_reply_to=answers), id)
     await box.context.wrote_to(sent.recipients)
     return sent

@@ -39,6 +39,11 @@ class Turn:
     def newest_from(self, sender: str) -> str:
         return next((mail.id for mail in reversed(self.mails) if mail.sender == sender), "")
 
+    def only_mail_from(self, sender: str) -> str:
+        """The one mail of this turn, if it is from `sender`. With several, which one is meant is the model's to say: a
+        wrong guess would hand somebody who waits for a reply another one's."""
+        return self.mails[0].id if len(self.mails) == 1 and self.mails[0].sender == sender else ""
+
     def count(self, key: str, tool_use: str) -> int:
         known = self.calls.get(key, [])
         return known.index(tool_use) if tool_use and tool_use in known else len(known)

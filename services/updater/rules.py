@@ -106,6 +106,8 @@ def condition(agent: Agent | None, peer: Peer | None) -> str:
 
 def on_unwell(name: str, agent: Agent | None, peer: Peer | None, seconds: float, settings: Settings) -> None:
     """Raises once waiting longer cannot be right."""
+    if agent is None or agent.desired == "destroyed":
+        raise Conflict(f"{name} was destroyed meanwhile")
     if agent is not None and agent.cage == "broken":
         raise Conflict(
             f"{name} did not start: {condition(agent, peer)}", f"its log says why: hive-admin logs {name}"

@@ -253,11 +253,26 @@ def list_peers(scene: Scene) -> Script:
 
 
 def list_loose_ends(scene: Scene) -> Script:
-    return f"What is open: {(yield hive('loose_ends')).text}"
+    open_ones = yield hive("loose_ends")
+    kinds = {
+        "asked_by_me": "question I asked",
+        "asked_of_me": "question to me",
+        "reminders": "reminder",
+        "unacked": "mail",
+    }
+    counted = [
+        f"{len(open_ones.get(field) or [])} {what}" for field, what in kinds.items() if open_ones.get(field)
+    ]
+    return "Still open: " + (", ".join(counted) or "nothing") + "."
 
 
 def list_agents(scene: Scene) -> Script:
-    return f"The agents: {(yield hive('agents')).text}"
+    agents = (yield hive("agents")).get("agents") or []
+    return (
+        "The agents: "
+        + (", ".join(f"{agent.get('name')} ({agent.get('cage')})" for agent in agents) or "none")
+        + "."
+    )
 
 
 def steer_agent(scene: Scene) -> Script:
@@ -268,7 +283,8 @@ def steer_agent(scene: Scene) -> Script:
 
 def show_logs(scene: Scene) -> Script:
     name = scene.words["name"].lower()
-    return (yield hive("logs", name=name)).text[:SAID_CHARACTERS_MAX] or f"{name} has logged nothing."
+    text = str((yield hive("logs", name=name)).get("text") or "")
+    return text[-SAID_CHARACTERS_MAX:] or f"{name} has logged nothing."
 
 
 def greet(scene: Scene) -> Script:
