@@ -31,6 +31,7 @@ IN_USE = VENV / ".in-use"
 PYTHON_MIN = (3, 11)
 LOG_TAIL_LINES = 12
 TICK_SECONDS = 1.0
+CHANGED = "what it was set up from has changed"
 
 
 class SetUpError(Exception):
@@ -64,9 +65,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def set_up(*, for_tests: bool) -> None:
     debian_packages(wanted_packages(for_tests=for_tests))
+    make = "test" if for_tests else "up"
     for step in steps(for_tests=for_tests):
-        if not step.stamp.is_file() or step.stamp.read_text() != step.made_from:
-            check_unused()
+        is_new = not step.stamp.is_file()
+        if is_new or step.stamp.read_text() != step.made_from:
+            check_unused(f"`make {make}` has to install more ({step.title})" if is_new else CHANGED)
             with progress(step.title):
                 step.stamp.unlink(missing_ok=True)
                 step.make()
@@ -201,21 +204,25 @@ def check_python() -> None:
             f"hyperhive needs Python 3.11 or newer; {sys.executable} is {have}",
             "choose another: make up PYTHON=/path/to/python3",
         )
+    if Path(sys.prefix).resolve() == VENV.resolve():
+        raise SetUpError(
+            f"{sys.executable} belongs to .venv, which set-up itself makes and replaces",
+            "run it with the system's python:  deactivate, or make up PYTHON=/usr/bin/python3",
+        )
     if not os.access(HOME, os.W_OK):
         raise SetUpError(
             f"this directory is not yours to write to: {HOME}", "clone hyperhive into a directory of your own"
         )
 
 
-def check_unused() -> None:
+def check_unused(why: str = CHANGED) -> None:
     """A hive that runs from here holds a shared lock: nothing is changed under its feet."""
     with suppress(FileNotFoundError), IN_USE.open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SetUpError(
-                "a hive runs from this checkout, and what it was set up from has changed",
-                "stop it first:  make down",
+                f"a hive runs from this checkout, and {why}", "stop it first:  make down"
             ) from None
 
 

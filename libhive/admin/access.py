@@ -8,8 +8,9 @@ from getpass import getpass
 
 import msgspec
 
+from libhive.admin import times
 from libhive.admin.session import Session
-from libhive.clock import iso
+from libhive.clock import now_ms
 from libhive.messages.gateway import CredentialKind, Login
 from libhive.problems import BadRequest
 
@@ -66,5 +67,5 @@ async def link(session: Session, given: Namespace) -> int:
     made = await session.dashboard.make_link()
     if not session.show(made):
         session.screen.say(made.url)
-        sys.stderr.write(f"opens the dashboard once, until {iso(made.expires_ms)}\n")
+        sys.stderr.write(f"opens the dashboard once, until {times.until(made.expires_ms, now_ms())}\n")
     return 0

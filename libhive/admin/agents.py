@@ -9,13 +9,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from libhive.admin.proposals import approve_now
-from libhive.admin.session import SERVICES, Session
+from libhive.admin.session import SERVICES, Session, at_a_terminal
+from libhive.admin.standing import hints_the_way_back, way_back
 from libhive.logs import safe_text
 from libhive.messages.approvals import FILE_CHARACTERS_MAX
 from libhive.messages.lifecycle import Agent, LogText
-from libhive.problems import BadRequest, NotFound
+from libhive.problems import BadRequest, Conflict, NotFound, UnknownRecipient
 
 FOLLOW_SECONDS = 0.5
+LOGGED = (*SERVICES, "supervisor")
+CUT_OFF = -1
 CUT_OFF_STATUS = 124
 """What timeout(1) exits with as well."""
 
@@ -60,18 +63,36 @@ async def restart(session: Session, given: Namespace) -> int:
 
 
 async def destroy(session: Session, given: Namespace) -> int:
-    return await _steer(session, given.name, session.lifecycle.destroy)
+    name: str = given.name
+    if not given.yes:
+        session.screen.say(f"{name}'s cage ends, and nobody can write to it any more. Its mail, state and")
+        session.screen.say("configuration are kept.")
+        if session.ask("type its name to destroy it: ") != name:
+            raise Conflict(f"{name} is not destroyed: its name was not typed")
+    status = await _steer(session, name, session.lifecycle.destroy)
+    if not session.as_json:
+        session.screen.say(way_back(name))
+    return status
+
+
+def unconfirmed(given: Namespace) -> str:
+    """Why `destroy` cannot begin, if so: where nobody can be asked, --yes has to be given."""
+    if given.yes or (at_a_terminal() and not given.json):
+        return ""
+    return f"there is nobody to ask whether you are sure; give --yes: hive-admin destroy {given.name} --yes"
 
 
 async def _steer(session: Session, name: str, verb: Callable[[str], Awaitable[Agent]]) -> int:
-    agent = await verb(name)
+    async with hints_the_way_back(session, name):
+        agent = await verb(name)
     if not session.show(agent):
         session.screen.agent(agent)
     return 0
 
 
 async def rebuild(session: Session, given: Namespace) -> int:
-    deploy = await session.updater.rebuild(given.name)
+    async with hints_the_way_back(session, given.name):
+        deploy = await session.updater.rebuild(given.name)
     session.show(
         deploy,
         f"{deploy.agent} is rebuilt once its running turn has ended; follow it: hive-admin events --follow",
@@ -85,7 +106,13 @@ async def logs(session: Session, given: Namespace) -> int:
 
 async def _cage_log(session: Session, given: Namespace) -> int:
     await session.ping("lifecycle")
-    text = await session.lifecycle.logs(given.name, given.lines)
+    try:
+        text = await session.lifecycle.logs(given.name, given.lines)
+    except (NotFound, UnknownRecipient) as problem:
+        if given.name not in LOGGED:
+            raise
+        hint = f"the service's log: hive-admin logs {given.name} --service"
+        raise type(problem)(problem.message, hint) from None
     session.show(LogText(text=text)) if session.as_json else _write(text)
     while given.follow:
         await asyncio.sleep(FOLLOW_SECONDS)
@@ -105,8 +132,8 @@ def added(before: str, after: str) -> str:
 
 async def _service_log(session: Session, given: Namespace) -> int:
     path = session.paths.logs / f"{given.name}.log"
-    if given.name not in (*SERVICES, "supervisor"):
-        raise NotFound(f"{given.name!r:.60} is not a service", f"they are: {', '.join(SERVICES)}, supervisor")
+    if given.name not in LOGGED:
+        raise NotFound(f"{given.name!r:.60} is not a service", f"they are: {', '.join(LOGGED)}")
     if not path.is_file():
         raise NotFound(f"there is no {path}", f"under systemd it is: journalctl -u hive-{given.name}")
     text = "".join(path.read_text(errors="replace").splitlines(keepends=True)[-given.lines :])
@@ -127,11 +154,14 @@ async def execute(session: Session, given: Namespace) -> int:
     """Exits with the command's own code, or 124 when it was cut off."""
     if not given.command:
         raise BadRequest("no command was given", "such as: hive-admin exec iris -- ls /state")
-    executed = await session.lifecycle.exec(given.name, given.command, given.timeout)
+    async with hints_the_way_back(session, given.name):
+        executed = await session.lifecycle.exec(given.name, given.command, given.timeout)
     if not session.show(executed):
         _write(executed.output)
         if executed.truncated:
             sys.stderr.write("hive-admin: the output was too long and is cut\n")
+        if executed.exit_code == CUT_OFF:
+            sys.stderr.write(f"hive-admin: cut off after {given.timeout} s\n")
     return executed.exit_code if 0 <= executed.exit_code < 256 else CUT_OFF_STATUS
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -14,6 +14,7 @@ from libhive.spec import ModelName, PackageName
 
 EVERYBODY = frozenset({"all", "manager"})
 WAIT_SECONDS_MAX = 86_400
+Ending = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z-]{1,64}\Z")]
 
 
 def agent(text: str) -> str:
@@ -71,5 +72,6 @@ def _of(kind: Any, what: str) -> Callable[[str], str]:
 lines = _whole(1, 2_000)
 timeout = _whole(1, 600)
 message_id = _of(Id, "an id: 8 to 64 small letters and digits, as hive-admin inbox shows them")
+ending = _of(Ending, "an id, or an end of one, as hive-admin answer shows them")
 model = _of(ModelName, "a model's name, such as haiku or sonnet")
 package = _of(PackageName, "a package's name: small letters, digits and + . -")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from libhive.admin import access, agents, arguments, doctor, mail, overview, proposals
+from libhive.admin import access, agents, arguments, doctor, events, mail, overview, proposals
 from libhive.admin.session import Session
+from libhive.logs import safe_text
 
 DEPLOY_SECONDS = 60.0
 Run = Callable[[Session, Namespace], Awaitable[int]]
@@ -22,6 +24,10 @@ class Command(NamedTuple):
     """Services without which it cannot begin: asked first, so that a dead one is told within two seconds."""
     arguments: Callable[[ArgumentParser], object]
     examples: str = ""
+    detail: str = ""
+    """What its --help says beyond the one line."""
+    refuses: Callable[[Namespace], str] = lambda given: ""
+    """Why what was given cannot be begun, if so: that is wrong usage."""
 
 
 def _agent(parser: ArgumentParser) -> None:
@@ -33,8 +39,15 @@ def _nothing(parser: ArgumentParser) -> None:
 
 
 def _answer(parser: ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", nargs="?", help="a question's id, or an end of it")
-    parser.add_argument("text", metavar="TEXT", nargs="*", help="the answer; asked for when it is missing")
+    parser.add_argument(
+        "id", metavar="ID", nargs="?", type=arguments.ending, help="a question's id, or an end of it"
+    )
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        nargs="*",
+        help="the answer, or a choice's number; asked for when it is missing",
+    )
 
 
 def _approve(parser: ArgumentParser) -> None:
@@ -56,6 +69,11 @@ def _number(parser: ArgumentParser) -> None:
 def _deny(parser: ArgumentParser) -> None:
     _number(parser)
     parser.add_argument("--reason", required=True, metavar="TEXT", help="told to whoever asked")
+
+
+def _destroy(parser: ArgumentParser) -> None:
+    _agent(parser)
+    parser.add_argument("--yes", "-y", action="store_true", help="without being asked for its name")
 
 
 def _events(parser: ArgumentParser) -> None:
@@ -158,11 +176,20 @@ COMMANDS = (
         "end an agent; its mail, state and configuration are kept",
         agents.destroy,
         ("lifecycle",),
-        _agent,
+        _destroy,
+        "hive-admin destroy iris\nhive-admin destroy iris --yes",
+        refuses=agents.unconfirmed,
     ),
     Command("doctor", "look for what is wrong here, and what mends it", doctor.doctor, (), _nothing),
     Command(
-        "events", "what has happened", overview.events, ("broker",), _events, "hive-admin events --follow"
+        "events",
+        "what has happened",
+        events.events,
+        ("broker",),
+        _events,
+        "hive-admin events --follow",
+        "From the records, oldest first: each message, each proposal and its decision, and how far\n"
+        "each deploy has come. With --follow, everything that happens from now on as well.",
     ),
     Command(
         "exec",
@@ -238,17 +265,34 @@ COMMANDS = (
     Command("stop", "stop an agent's cage, and keep it stopped", agents.stop, ("lifecycle",), _agent),
 )
 
-EXIT_CODES = "exit codes: 0 done, 1 refused, 2 wrong usage, 3 a service is unavailable"
+EXIT_CODES = (
+    "exit codes: 0 done, 1 refused or not done in time (no reply, a deploy still under way), 2 wrong usage,"
+    " 3 a service is unavailable"
+)
 
 
 def parse(argv: list[str]) -> Namespace:
-    """What follows the first `--` of `exec` is the command's alone, whatever it looks like."""
-    if argv[:1] == ["exec"] and "--" in argv:
-        cut = argv.index("--")
-        given = parser().parse_args(argv[:cut])
-        given.command += argv[cut + 1 :]
-        return given
-    return parser().parse_args(argv)
+    """Ends the process with 2 and the usage of the command that was meant, when it is wrong."""
+    top, names = parser(), [command.name for command in COMMANDS]
+    if argv and not argv[0].startswith("-") and argv[0] not in names:
+        near = difflib.get_close_matches(argv[0], names, 1)
+        top.error(f"there is no command {argv[0]!r:.40}" + (f"; did you mean {near[0]}?" if near else ""))
+    cut = argv.index("--") if argv[:1] == ["exec"] and "--" in argv else len(argv)
+    given, unknown = top.parse_known_args(argv[:cut])
+    if unknown:
+        _refuse_unknown(given, unknown)
+    if cut < len(argv):
+        given.command += argv[cut + 1 :]  # the command's alone, whatever it looks like
+    if complaint := given.command_.refuses(given):
+        given.parser_.error(complaint)
+    return given
+
+
+def _refuse_unknown(given: Namespace, unknown: list[str]) -> None:
+    complaint = f"unrecognized arguments: {safe_text(' '.join(unknown))}"
+    if given.command_.name == "exec":
+        complaint += f"; what belongs to the command goes after --: hive-admin exec {given.name} -- COMMAND"
+    given.parser_.error(complaint)
 
 
 def parser() -> ArgumentParser:
@@ -266,12 +310,12 @@ def parser() -> ArgumentParser:
         sub = group.add_parser(
             command.name,
             help=command.help,
-            description=command.help[0].upper() + command.help[1:] + ".",
+            description=f"{command.help[0].upper()}{command.help[1:]}.\n{command.detail}".rstrip(),
             epilog=examples,
             parents=[common],
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         command.arguments(sub)
-        sub.set_defaults(command_=command)
+        sub.set_defaults(command_=command, parser_=sub)
     return top

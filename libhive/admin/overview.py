@@ -1,28 +1,32 @@
-"""Commands that look at the whole hive: status, agents, events."""
+"""Commands that look at the whole hive: status and agents."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from argparse import Namespace
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import msgspec
 
-from libhive.admin.session import SERVICES, Session, print_json
-from libhive.clock import now_ms
-from libhive.link import Gap
-from libhive.messages.approvals import Proposal, ProposalChanged
-from libhive.messages.base import Event, Pong
-from libhive.messages.broker import MessageStored, Peer, Question
+from libhive.admin.session import SERVICES, Session
+from libhive.messages.approvals import Proposal
+from libhive.messages.base import Pong
+from libhive.messages.broker import Peer, Question
 from libhive.messages.gateway import GatewayReport
 from libhive.messages.lifecycle import Agent
-from libhive.messages.updater import DeployChanged
 from libhive.names import OPERATOR
 from libhive.problems import Unavailable
 
 T = TypeVar("T")
+LOOK_AT = {
+    "proposal": "hive-admin proposals",
+    "question": "hive-admin answer",
+    "message": "hive-admin inbox",
+}
+KEEPER = {"proposal": "approvals", "question": "broker", "message": "broker"}
 
 
 class ServiceLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,15 +50,7 @@ class HiveStatus(msgspec.Struct, frozen=True, kw_only=True):
     questions: list[Question] | None
     """Those that wait for the operator's answer."""
     unread: int | None
-
-
-class Happened(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `hive-admin events --json`."""
-
-    at_ms: int
-    service: str
-    kind: str
-    body: dict[str, Any]
+    """The operator's unread mail, without the questions."""
 
 
 async def status(session: Session, given: Namespace) -> int:
@@ -62,7 +58,7 @@ async def status(session: Session, given: Namespace) -> int:
     services = await asyncio.gather(*(_service_line(session, name) for name in SERVICES))
     down = [service.name for service in services if not service.up]
     if len(down) == len(SERVICES):
-        raise Unavailable("the hive is not running")
+        raise session.nothing_runs()
     found = await _ask_everyone(session, list(services))
     if not session.show(found):
         _render_status(session, found, down)
@@ -95,7 +91,7 @@ async def _ask_everyone(session: Session, services: list[ServiceLine]) -> HiveSt
         peers=peers,
         proposals=None if proposals is None else [one for one in proposals if one.state == "proposed"],
         questions=None if questions is None else [one for one in questions if one.recipient == OPERATOR],
-        unread=None if inbox is None else len(inbox),
+        unread=None if inbox is None else sum(mail.kind != "question" for mail in inbox),
     )
 
 
@@ -130,91 +126,42 @@ def _render_status(session: Session, found: HiveStatus, down: list[str]) -> None
     if found.agents is not None:
         screen.say("")
         screen.agents(found.agents, found.peers or [], int(dashboard.get("page_port_shift", 0)))
-    waiting = [
-        (len(found.proposals or []), "proposal", "hive-admin proposals"),
-        (len(found.questions or []), "question", "hive-admin answer"),
-        (found.unread or 0, "message", "hive-admin inbox"),
-    ]
     screen.say("")
-    for count, what, command in waiting:
+    _render_waiting(session, found)
+
+
+def _render_waiting(session: Session, found: HiveStatus) -> None:
+    """That nothing waits is said only by whoever knows."""
+    counts = {
+        "proposal": None if found.proposals is None else len(found.proposals),
+        "question": None if found.questions is None else len(found.questions),
+        "message": found.unread,
+    }
+    for what, count in counts.items():
         if count:
-            screen.say(f"{count} {what}{'s' if count > 1 else ''} for you:  {command}", "bold")
-    if not any(count for count, _, _ in waiting):
-        screen.say("nothing waits for you", "dim")
+            words = f"{count} {what}{'s' if count > 1 else ''} for you:  {LOOK_AT[what]}"
+            session.screen.say(words, "bold")
+    silent = sorted({KEEPER[what] for what, count in counts.items() if count is None})
+    if silent:
+        known = "what else waits" if any(counts.values()) else "what waits"
+        verb = "is" if len(silent) == 1 else "are"
+        session.screen.say(f"{known} is not known: {', '.join(silent)} {verb} down", "yellow")
+    elif not any(counts.values()):
+        session.screen.say("nothing waits for you", "dim")
 
 
 async def agents(session: Session, given: Namespace) -> int:
     """The registry is lifecycle's; what the harnesses say is the broker's, and may be missing."""
     found = await session.lifecycle.agents()
     peers: list[Peer] = []
-    with contextlib.suppress(Unavailable):
+    try:
         await session.ping("broker")
         peers = await session.broker.peers()
+    except Unavailable:
+        sys.stderr.write("broker does not answer: state, mail and doing of agents are not known\n")
     shift = 0
     with contextlib.suppress(Unavailable):
         shift = int((await session.ping("dashboard")).details.get("page_port_shift", 0))
     if not session.show({"agents": found, "peers": peers}):
         session.screen.agents(found, peers, shift)
     return 0
-
-
-# ---- events
-
-
-async def events(session: Session, given: Namespace) -> int:
-    """What happened lately, by the services' own records; with --follow, what happens from now on as well."""
-    queue: asyncio.Queue[Happened] = asyncio.Queue()
-    listening = [
-        asyncio.create_task(_listen(session, service, queue)) for service in SERVICES if given.follow
-    ]
-    try:
-        for happened in await _lately(session, given.lines):
-            _print_event(session, happened)
-        while given.follow:
-            _print_event(session, await queue.get())
-    finally:
-        for task in listening:
-            task.cancel()
-    return 0
-
-
-async def _listen(session: Session, service: str, queue: asyncio.Queue[Happened]) -> None:
-    began = False
-    async for event in session.link.events(service):
-        if not isinstance(event, Gap):
-            queue.put_nowait(_happened(now_ms(), event))
-        elif began:
-            queue.put_nowait(Happened(at_ms=now_ms(), service=service, kind=f"{service}.gap", body={}))
-        began = True  # the first gap only says that we have begun to listen
-
-
-async def _lately(session: Session, limit: int) -> list[Happened]:
-    """The newest of what is on record, oldest first. A service that is down adds nothing."""
-    found: list[Happened] = []
-    with contextlib.suppress(Unavailable):
-        receipts = await session.broker.history(limit=min(limit, 500))
-        found += [_happened(receipt.stored_ms, MessageStored(receipt=receipt)) for receipt in receipts]
-    with contextlib.suppress(Unavailable):
-        await session.ping("approvals")
-        for proposal in await session.approvals.list(limit=min(limit, 500)):
-            found.append(
-                _happened(max(proposal.created_ms, proposal.decided_ms), ProposalChanged(proposal=proposal))
-            )
-    with contextlib.suppress(Unavailable):
-        await session.ping("updater")
-        deploys = await session.updater.deploys(limit=min(limit, 500))
-        found += [_happened(deploy.updated_ms, DeployChanged(deploy=deploy)) for deploy in deploys]
-    return sorted(found, key=lambda happened: happened.at_ms)[-limit:]
-
-
-def _happened(at_ms: int, event: Event) -> Happened:
-    return Happened(
-        at_ms=at_ms, service=event.KIND.split(".")[0], kind=event.KIND, body=msgspec.to_builtins(event)
-    )
-
-
-def _print_event(session: Session, happened: Happened) -> None:
-    if session.as_json:
-        print_json(happened, indent=None)
-    else:
-        session.screen.event(happened.at_ms, happened.kind, happened.body)

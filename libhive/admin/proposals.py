@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from argparse import Namespace
 
@@ -52,8 +53,21 @@ async def approve_now(session: Session, detail: ProposalDetail, wait_seconds: fl
         raise Conflict(
             f"the deploy of proposal {number} failed: {ended.reason}", "what ran before runs again"
         )
-    session.show(ended, None if session.as_json else _outcome(ended, wait_seconds))
+    if wait_seconds and ended.state != "deployed":
+        return _not_yet(session, ended, wait_seconds)
+    session.show(ended, None if session.as_json else _outcome(ended))
     return 0
+
+
+def _not_yet(session: Session, proposal: Proposal, wait_seconds: float) -> int:
+    """Whoever goes on as if the agent were there must not: this is no success."""
+    if session.as_json:
+        session.show(proposal)
+    sys.stderr.write(
+        f"not deployed within {wait_seconds:g} s: proposal {proposal.number} is {proposal.state};"
+        f" see how it goes with: hive-admin proposal {proposal.number}\n"
+    )
+    return 1
 
 
 async def deny(session: Session, given: Namespace) -> int:
@@ -62,12 +76,10 @@ async def deny(session: Session, given: Namespace) -> int:
     return 0
 
 
-def _outcome(proposal: Proposal, wait_seconds: float) -> str:
+def _outcome(proposal: Proposal) -> str:
     if proposal.state == "deployed":
         return f"deployed: {proposal.agent} runs revision {proposal.number}"
-    if not wait_seconds:
-        return f"see how it goes with: hive-admin proposal {proposal.number}"
-    return f"still {proposal.state}; see how it goes with: hive-admin proposal {proposal.number}"
+    return f"see how it goes with: hive-admin proposal {proposal.number}"
 
 
 async def _deployed(session: Session, proposal: Proposal, seconds: float) -> Proposal:

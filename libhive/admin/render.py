@@ -6,15 +6,15 @@ On a terminal: colours, and columns that fit it. In a pipe: neither colours nor 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from libhive.clock import iso
+from libhive.admin import times
+from libhive.clock import now_ms
 from libhive.logs import safe_text
 from libhive.messages.approvals import FileDiff, Proposal, ProposalDetail
 from libhive.messages.broker import Peer, Question, Receipt
@@ -128,10 +128,11 @@ class Screen:
         self.table(("agent", "cage", "state", "mail", "model", "page", "doing"), rows, "no agents yet")
 
     def agent(self, agent: Agent) -> None:
-        self.head(
-            f"{agent.name}: cage {agent.cage}, wanted {agent.desired}"
-            + (f" ({agent.detail})" if agent.detail else "")
-        )
+        detail = f" ({agent.detail})" if agent.detail else ""
+        if agent.desired == "destroyed":
+            self.head(f"{agent.name} is destroyed{detail}")
+        else:
+            self.head(f"{agent.name}: cage {agent.cage}, wanted {agent.desired}{detail}")
 
     def findings(self, findings: Sequence[Finding]) -> None:
         for finding in findings:
@@ -149,41 +150,42 @@ class Screen:
             text = "  ".join(
                 f"{name}={value}" for name in EVENT_FIELDS if (value := fields.get(name)) not in ("", None)
             )
-        self.console.print(line(f"{_clock(at_ms)} {kind}  {text}"), soft_wrap=True)
+        self.console.print(line(f"{_when(at_ms)} {kind}  {text}"), soft_wrap=True)
 
     # ---- mail
 
-    def mail(self, receipts: Sequence[Receipt]) -> None:
+    def mail(self, receipts: Sequence[Receipt], open_questions: Mapping[str, Question]) -> None:
         for receipt in receipts:
             about = f", in reply to {receipt.in_reply_to}" if receipt.in_reply_to else ""
-            head = f"{receipt.sender}  {iso(receipt.stored_ms)}  {receipt.kind} {receipt.id}{about}"
+            head = f"{receipt.sender}  {_when(receipt.stored_ms)}  {receipt.kind} {receipt.id}{about}"
             self.head(head, STRONG)
             self.say(_indented(receipt.body))
-            if receipt.kind == "question":
-                self.say(f"  answer it with: hive-admin answer {receipt.id}", DIM)
+            if question := open_questions.get(receipt.id):
+                self._terms(question)
+                self.head(f"  answer it with: hive-admin answer {receipt.id}", DIM)
 
     def receipts(self, receipts: Sequence[Receipt]) -> None:
         first = receipts[0]
         self.head(f"{first.kind} {first.id} from {first.sender}", STRONG)
         self.say(_indented(first.body))
         rows = [_receipt_row(receipt) for receipt in receipts]
-        self.table(("to", "state", "tries", "stored", "offered", "seen", "acked", ""), rows, "")
+        self.table(("to", "state", "tries", "when"), rows, "")
 
     def questions(self, questions: Sequence[Question]) -> None:
         for question in questions:
             whom = "you" if question.recipient == OPERATOR else question.recipient
-            self.head(f"{question.asker} asks {whom}  {iso(question.asked_ms)}  {question.id}", STRONG)
+            self.head(f"{question.asker} asks {whom}  {_when(question.asked_ms)}  {question.id}", STRONG)
             self.say(_indented(question.text))
-            self.choices(question.choices)
-            if question.deadline_ms:
-                otherwise = f", else: {question.default}" if question.default else ""
-                self.head(f"  until {iso(question.deadline_ms)}{otherwise}", DIM)
+            self._terms(question)
         if not questions:
             self.say("no open questions", DIM)
 
-    def choices(self, choices: Sequence[str]) -> None:
-        for position, choice in enumerate(choices, 1):
+    def _terms(self, question: Question) -> None:
+        for position, choice in enumerate(question.choices, 1):
             self.head(f"  {position}) {choice}")
+        if question.deadline_ms:
+            otherwise = f", else: {question.default}" if question.default else ""
+            self.head(f"  until {times.until(question.deadline_ms, now_ms())}{otherwise}", DIM)
 
     # ---- proposals
 
@@ -219,7 +221,7 @@ class Screen:
         self.say("")
         self.head(f"In {proposal.requester}'s own words, which nobody has checked:", DIM)
         self.say(_indented("\n".join(filter(None, (proposal.message, detail.rationale)))))
-        if detail.blocked:
+        if detail.blocked and proposal.state == "proposed":
             self.head(f"It cannot be approved: {detail.blocked}", BAD)
 
     def diff(self, diff: FileDiff) -> None:
@@ -242,25 +244,28 @@ def state(text: str) -> Text:
 
 
 def _agent_row(agent: Agent, peer: Peer | None, page_port_shift: int) -> Sequence[Text | str]:
+    gone = agent.desired == "destroyed"
     at_work = peer.state if peer else "unknown"
     shown = at_work if agent.cage == "running" else "-"
     doing = agent.detail or (peer and (peer.status or peer.detail)) or ""
     held = f" held: {', '.join(peer.holds)}" if peer and peer.holds else ""
-    unread = str(peer.unacked) if peer else "0"
+    unread = "-" if gone else str(peer.unacked) if peer else "?"
     model = (peer and peer.model) or agent.spec.model
-    page = "-" if agent.desired == "destroyed" else f":{agent.page_port + page_port_shift}"
-    return agent.name, state(agent.cage), state(shown), unread, model, page, doing + held
+    page = "-" if gone else f":{agent.page_port + page_port_shift}"
+    cage = "destroyed" if gone and agent.cage == "absent" else agent.cage
+    return agent.name, state(cage), state(shown), unread, model, page, doing + held
 
 
 def _receipt_row(receipt: Receipt) -> Sequence[Text | str]:
-    instants = (receipt.stored_ms, receipt.offered_ms, receipt.seen_ms, receipt.acked_ms)
-    return (
-        receipt.recipient,
-        state(receipt.state),
-        str(receipt.attempts),
-        *map(_clock, instants),
-        receipt.reason,
-    )
+    instants = {
+        "stored": receipt.stored_ms,
+        "offered": receipt.offered_ms,
+        "seen": receipt.seen_ms,
+        "acked": receipt.acked_ms,
+    }
+    come = [f"{name} {_when(instant)}" for name, instant in instants.items() if instant]
+    reason = [receipt.reason] if receipt.reason else []
+    return receipt.recipient, state(receipt.state), str(receipt.attempts), ", ".join([*come, *reason])
 
 
 def _change(before: str, after: str) -> str:
@@ -271,5 +276,5 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {part}" for part in text.rstrip("\n").split("\n"))
 
 
-def _clock(instant_ms: int) -> str:
-    return datetime.fromtimestamp(instant_ms / 1000, UTC).strftime("%H:%M:%S") if instant_ms else "-"
+def _when(instant_ms: int) -> str:
+    return times.when(instant_ms, now_ms())

@@ -39,7 +39,7 @@ class Session:
     async def ping(self, service: str) -> Pong:
         """Raises Unavailable soon for a service that is not there, before a call that may take its time."""
         if not self.paths.bus(service).parent.is_dir():
-            raise Unavailable("the hive is not running")
+            raise self.nothing_runs()
         try:
             return await self.link.call(service, Ping(), timeout_seconds=PING_SECONDS)
         except Unavailable:
@@ -47,6 +47,12 @@ class Session:
                 f"{service} does not answer",
                 f"it should be back soon; its log: hive-admin logs {service} --service",
             ) from None
+
+    def nothing_runs(self) -> Unavailable:
+        return Unavailable(
+            f"the hive is not running: nobody answers in {self.paths.run}",
+            "start it with: make up; if it runs elsewhere, set HIVE_RUN_DIR to its run directory",
+        )
 
     def show(self, reply: Any, human: str | None = None) -> bool:
         """Prints the reply as JSON if asked for, else `human`. False: a person has yet to be shown it."""
@@ -57,13 +63,17 @@ class Session:
         return self.as_json or human is not None
 
     def can_ask(self) -> bool:
-        return sys.stdin.isatty() and sys.stdout.isatty() and not self.as_json
+        return at_a_terminal() and not self.as_json
 
     def ask(self, question: str) -> str:
         """What the person types; empty at the end of input."""
         sys.stdout.write(safe_text(question))
         sys.stdout.flush()
         return sys.stdin.readline().strip()
+
+
+def at_a_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:

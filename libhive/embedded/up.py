@@ -93,6 +93,7 @@ class Hive:
         link = await self.link.call("dashboard", MakeLink())
         say(f"In a second terminal:  {second_terminal(self.settings)} status")
         say("To stop it:  Ctrl-C here, or make down")
+        say(f"Open the link below within a minute; another one:  {second_terminal(self.settings)} link")
         say(f"hive is up: {link.url}")
         await asyncio.Event().wait()
 

@@ -108,7 +108,7 @@ def on_unwell(name: str, agent: Agent | None, peer: Peer | None, seconds: float,
     """Raises once waiting longer cannot be right."""
     if agent is None or agent.desired == "destroyed":
         raise Conflict(f"{name} was destroyed meanwhile")
-    if agent is not None and agent.cage == "broken":
+    if agent.cage == "broken":
         raise Conflict(
             f"{name} did not start: {condition(agent, peer)}", f"its log says why: hive-admin logs {name}"
         )

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from libhive import clock
 from libhive.admin.agents import added
 from libhive.admin.commands import COMMANDS
+from libhive.admin.events import story
 from libhive.messages import approvals, base, broker, dashboard, gateway, lifecycle, updater
 from libhive.problems import Conflict, NotFound, UnknownRecipient
 from tests.admin import samples
@@ -29,7 +31,7 @@ PLAIN: list[tuple[list[str], type[Any], Any, Any]] = [
         samples.proposal(),
         approvals.Deny(number=2, reason="no"),
     ),
-    (["destroy", "iris"], lifecycle.Destroy, samples.agent(), lifecycle.Destroy(name="iris")),
+    (["destroy", "iris", "--yes"], lifecycle.Destroy, samples.agent(), lifecycle.Destroy(name="iris")),
     (["link"], dashboard.MakeLink, dashboard.Link(url="http://x", expires_ms=1), dashboard.MakeLink()),
     (["logout"], gateway.Logout, DONE, gateway.Logout()),
     (["logs", "iris", "-n", "5"], lifecycle.Logs, LOG, lifecycle.Logs(name="iris", lines=5)),
@@ -54,7 +56,7 @@ async def test_a_plain_command_asks_one_thing(
     ended = await stage.admin(*argv)
     assert (ended.code, ended.err if argv != ["link"] else "") == (0, "")
     assert ended.out
-    assert stage.asked[-1] == request_
+    assert [asked for asked in stage.asked if type(asked) is kind] == [request_]
 
 
 @pytest.mark.parametrize(("argv", "kind", "reply", "request_"), PLAIN, ids=lambda value: str(value)[:30])
@@ -104,13 +106,21 @@ async def test_no_hive_at_all_is_told_at_once(stage: Stage, argv: list[str]) -> 
     ended = await stage.admin(*argv, environ={"HIVE_RUN_DIR": "/tmp/no-hive-here"})
     assert (ended.code, ended.out) == (3, "")
     assert "make up" in ended.err
+    assert "/tmp/no-hive-here" in ended.err
 
 
 @pytest.mark.parametrize(
     "argv",
     [
         [],
+        ["answer", ""],
+        ["answer", "", "blue"],
+        ["answer", "ABCD", "blue"],
         ["dance"],
+        ["destroy", "iris"],
+        ["destroy", "iris", "--json"],
+        ["exec", "iris", "ls", "-la"],
+        ["proposals", "--al"],
         ["start"],
         ["start", "../etc"],
         ["start", "Iris"],
@@ -263,7 +273,7 @@ async def test_send_waits_for_the_reply_prints_it_and_marks_it_read(stage: Stage
     }
     ended = await stage.admin("send", "iris", "hello", "--wait", "60")
     assert (ended.code, ended.out, ended.err) == (0, "hello yourself\n", "")
-    waited, acked = stage.asked[1:]
+    waited, acked = (one for one in stage.asked if isinstance(one, broker.AwaitReply | broker.AckInbox))
     assert (waited.message, acked.ids) == (ID, [samples.OTHER_ID])  # type: ignore[attr-defined]
 
 
@@ -287,7 +297,7 @@ async def test_send_to_nobody_known_is_refused(stage: Stage) -> None:
 async def test_a_message_can_come_from_standard_input(stage: Stage) -> None:
     stage.says = {broker.Send: broker.Sent(id=ID, recipients=["iris"])}
     assert (await stage.admin("send", "iris", "-", stdin="two\nlines\n")).code == 0
-    assert stage.asked == [broker.Send(to=["iris"], body="two\nlines\n")]
+    assert stage.asked[0] == broker.Send(to=["iris"], body="two\nlines\n")
 
 
 async def test_the_inbox_is_acknowledged_unless_one_only_peeks(stage: Stage) -> None:
@@ -441,3 +451,241 @@ async def test_doctor_names_what_is_down_and_how_to_mend_it(stage: Stage) -> Non
 def test_commands_stand_in_alphabetical_order() -> None:
     names = [command.name for command in COMMANDS]
     assert names == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("down", "said", "unsaid"),
+    [
+        ((), "nothing waits for you", "not known"),
+        (("broker",), "what waits is not known: broker is down", "nothing waits"),
+        (("approvals", "broker"), "what waits is not known: approvals, broker are down", "nothing waits"),
+        (("gateway",), "nothing waits for you", "not known"),
+    ],
+    ids=str,
+)
+async def test_status_says_that_nothing_waits_only_when_it_knows(
+    stage: Stage, down: tuple[str, ...], said: str, unsaid: str
+) -> None:
+    everything(stage)
+    stage.says |= {
+        approvals.Proposals: approvals.ProposalList(proposals=[]),
+        broker.Inbox: broker.ReceiptList(receipts=[]),
+        broker.Questions: broker.QuestionList(questions=[]),
+    }
+    if down:
+        stage.stop(*down)
+    shown = (await stage.admin("status")).out
+    assert said in shown
+    assert unsaid not in shown
+
+
+async def test_what_is_known_is_counted_beside_what_is_not(stage: Stage) -> None:
+    everything(stage)
+    stage.stop("broker")
+    shown = (await stage.admin("status")).out
+    assert "1 proposal for you" in shown
+    assert "what else waits is not known: broker is down" in shown
+    (row,) = [line.split() for line in shown.splitlines() if line.startswith("iris")]
+    assert row[:4] == ["iris", "running", "unknown", "?"]
+
+
+async def test_agents_warns_that_the_broker_says_nothing(stage: Stage) -> None:
+    everything(stage)
+    assert (await stage.admin("agents")).err == ""
+    stage.stop("broker")
+    ended = await stage.admin("agents")
+    assert "iris" in ended.out
+    assert "broker does not answer" in ended.err
+
+
+async def test_a_question_is_counted_once(stage: Stage) -> None:
+    everything(stage)
+    stage.says[broker.Inbox] = broker.ReceiptList(receipts=[samples.receipt(kind="question")])
+    shown = (await stage.admin("status")).out
+    assert "1 question for you" in shown
+    assert "message for you" not in shown
+
+
+async def test_an_open_question_is_shown_with_its_terms_and_stays_in_the_inbox(stage: Stage) -> None:
+    everything(stage)
+    mail = [samples.receipt("Which colour?", kind="question"), samples.receipt(id=samples.OTHER_ID)]
+    asked = samples.question(deadline_ms=clock.now_ms() + 1_199_000)
+    stage.says[broker.Inbox] = broker.ReceiptList(receipts=mail)
+    stage.says[broker.Questions] = broker.QuestionList(questions=[asked])
+    shown = (await stage.admin("inbox")).out
+    assert "2) blue" in shown
+    assert "(in 19 min)" in shown
+    assert stage.asked[-1] == broker.AckInbox(ids=[samples.OTHER_ID])
+    stage.says[broker.Questions] = broker.QuestionList(questions=[])
+    await stage.admin("inbox")
+    assert stage.asked[-1] == broker.AckInbox(ids=[ID, samples.OTHER_ID])
+
+
+@pytest.mark.parametrize(
+    ("choices", "typed", "told"),
+    [
+        (["red", "blue"], "2", "blue"),
+        (["red", "blue"], "blue", "blue"),
+        (["red", "blue"], "3", "3"),
+        (["red", "blue"], "0", "0"),
+        (["1", "2", "3"], "2", "2"),
+        (["2", "1"], "2", "2"),
+        ([], "2", "2"),
+    ],
+)
+async def test_a_number_stands_for_a_choice_unless_it_is_one(
+    stage: Stage, choices: list[str], typed: str, told: str
+) -> None:
+    stage.says = {
+        broker.Questions: broker.QuestionList(questions=[samples.question(choices=choices)]),
+        broker.Answer: DONE,
+    }
+    assert (await stage.admin("answer", ID, typed)).code == 0
+    assert stage.asked[-1] == broker.Answer(question=ID, text=told)
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"), [(["zzz", "blue"], "hive-admin answer"), ([ID, ""], "the question stays open")]
+)
+async def test_an_answer_to_nothing_or_of_nothing_is_refused(
+    stage: Stage, argv: list[str], hint: str
+) -> None:
+    stage.says = {broker.Questions: broker.QuestionList(questions=[samples.question()])}
+    ended = await stage.admin("answer", *argv)
+    assert (ended.code, ended.out) == (1, "")
+    assert hint in ended.err
+    assert not any(isinstance(asked, broker.Answer) for asked in stage.asked)
+
+
+@pytest.mark.parametrize(
+    ("state", "decided", "states"),
+    [
+        ("proposed", {}, ["proposed"]),
+        ("deployed", {"decided_ms": 1_795_000_009_000}, ["proposed", "approved"]),
+        ("denied", {"decided_ms": 1_795_000_009_000, "reason": "no"}, ["proposed", "denied"]),
+        ("expired", {"decided_ms": 1_795_000_009_000}, ["proposed", "expired"]),
+    ],
+)
+def test_a_proposal_is_an_event_when_it_is_made_and_one_when_it_is_decided(
+    state: str, decided: dict[str, Any], states: list[str]
+) -> None:
+    found = list(story(samples.proposal(state=state, **decided)))
+    assert [happened.body["proposal"]["state"] for happened in found] == states
+    assert [happened.at_ms for happened in found] == [1_795_000_000_000, 1_795_000_009_000][: len(states)]
+    assert found[0].body["proposal"]["reason"] == ""
+
+
+async def test_events_of_a_new_hive_say_that_there_are_none(stage: Stage) -> None:
+    everything(stage)
+    stage.says[broker.History] = broker.ReceiptList(receipts=[])
+    stage.says[approvals.Proposals] = approvals.ProposalList(proposals=[])
+    assert (await stage.admin("events")).out == "nothing has happened yet\n"
+    assert (await stage.admin("events", "--json")).out == ""
+    stage.stop("updater")
+    assert "updater does not answer" in (await stage.admin("events")).err
+
+
+@pytest.mark.parametrize("wait", [[], ["--wait", "0.3"]], ids=str)
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"desired": "stopped", "cage": "stopped"}, "iris is stopped: hive-admin start iris\n"),
+        ({"cage": "broken"}, "iris is broken; why: hive-admin logs iris\n"),
+        ({}, ""),
+    ],
+    ids=str,
+)
+async def test_send_says_who_will_not_read_it_now(
+    stage: Stage, changed: dict[str, Any], said: str, wait: list[str]
+) -> None:
+    stage.says = {
+        broker.Send: broker.Sent(id=ID, recipients=["iris"]),
+        broker.AwaitReply: broker.ReceiptList(receipts=[]),
+        lifecycle.Agents: lifecycle.AgentList(agents=[samples.agent(**changed), samples.agent("rex")]),
+    }
+    ended = await stage.admin("send", "iris", "hello", *wait)
+    assert ended.err.startswith(said)
+    assert "rex" not in ended.err
+    assert "hive-admin inbox" in ended.out + " ".join(wait and ["hive-admin inbox"])
+
+
+GONE = samples.agent(desired="destroyed", cage="absent")
+
+
+@pytest.mark.parametrize(
+    ("argv", "kind", "problem"),
+    [
+        (["start", "iris"], lifecycle.Start, Conflict("iris is destroyed", "hive-admin spawn iris")),
+        (["rebuild", "iris"], updater.Rebuild, NotFound("there is no agent iris to rebuild")),
+        (["exec", "iris", "--", "true"], lifecycle.Exec, Conflict("no cage", "hive-admin start iris")),
+        (["send", "iris", "hi"], broker.Send, UnknownRecipient("the agent 'iris' was destroyed")),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+async def test_the_hint_for_a_destroyed_agent_is_a_command_that_works(
+    stage: Stage, argv: list[str], kind: type[Any], problem: Any
+) -> None:
+    stage.says = {kind: problem, lifecycle.Agents: lifecycle.AgentList(agents=[GONE])}
+    ended = await stage.admin(*argv)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.endswith("\n  bring it back: hive-admin spawn iris --prompt TEXT\n")
+
+
+async def test_agents_calls_what_is_destroyed_destroyed(stage: Stage) -> None:
+    everything(stage)
+    stage.says[lifecycle.Agents] = lifecycle.AgentList(agents=[GONE])
+    row = (await stage.admin("agents")).out.splitlines()[-1].split()
+    assert row[:4] == ["iris", "destroyed", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["stauts"], "did you mean status?"),
+        (["proposals", "--al"], "usage: hive-admin proposals"),
+        (["exec", "iris", "ls", "-la"], "hive-admin exec iris -- COMMAND"),
+        (["destroy", "iris"], "hive-admin destroy iris --yes"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_wrong_usage_is_told_what_was_meant(stage: Stage, argv: list[str], said: str) -> None:
+    ended = await stage.admin(*argv)
+    assert (ended.code, ended.out, stage.asked) == (2, "", [])
+    assert said in ended.err
+
+
+async def test_a_service_named_as_an_agent_is_told_where_its_log_is(stage: Stage) -> None:
+    stage.says = {lifecycle.Logs: NotFound("there is no agent 'broker'", "who there is: hive-admin agents")}
+    assert "hive-admin logs broker --service" in (await stage.admin("logs", "broker")).err
+    assert "who there is" in (await stage.admin("logs", "iris")).err
+
+
+async def test_a_command_that_was_cut_off_says_so(stage: Stage) -> None:
+    stage.says = {lifecycle.Exec: lifecycle.Executed(exit_code=-1, output="so far\n")}
+    ended = await stage.admin("exec", "iris", "--timeout", "2", "--", "sleep", "5")
+    assert (ended.code, ended.out, ended.err) == (124, "so far\n", "hive-admin: cut off after 2 s\n")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(("wait", "code"), [("0.3", 1), ("0", 0)])
+async def test_a_deploy_that_has_not_ended_is_no_success(
+    stage: Stage, wait: str, code: int, as_json: bool
+) -> None:
+    building = samples.proposal(state="building")
+    shown = [samples.detail()]
+    stage.says = {
+        approvals.ShowProposal: lambda _: shown.pop() if shown else samples.detail(proposal=building),
+        approvals.Approve: building,
+    }
+    ended = await stage.admin("approve", "1", "--wait", wait, *(["--json"] if as_json else []))
+    assert (ended.code, "proposal 1 is building" in ended.err) == (code, code == 1)
+    assert not as_json or ended.json["state"] == "building"
+
+
+@pytest.mark.parametrize(("state", "shown"), [("proposed", True), ("deployed", False), ("denied", False)])
+async def test_only_what_waits_for_a_decision_is_said_to_be_blocked(
+    stage: Stage, state: str, shown: bool
+) -> None:
+    detail = samples.detail(proposal=samples.proposal(state=state), blocked=f"it is {state}")
+    stage.says = {approvals.ShowProposal: detail}
+    assert ("cannot be approved" in (await stage.admin("proposal", "1")).out) == shown

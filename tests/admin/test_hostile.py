@@ -144,3 +144,24 @@ async def test_a_pipe_gets_one_line_a_row_without_colours(stage: Stage, argv: li
     head, row = ended.out.splitlines()
     assert "many words that go on and on many words" in row
     assert "\x1b" not in head + row
+
+
+@pytest.mark.parametrize(("typed", "code"), [(b"iris\n", 0), (b"yes\n", 1), (b"\n", 1), (b"\x04", 1)])
+async def test_destroying_is_confirmed_by_the_name(stage: Stage, typed: bytes, code: int) -> None:
+    gone = samples.agent(desired="destroyed", cage="absent")
+    stage.says = {lifecycle.Destroy: gone}
+    leader, follower = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "libhive.admin", "destroy", "iris"),
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=stage.environment() | {"TERM": "dumb"},
+    )
+    os.close(follower)
+    os.write(leader, typed)
+    shown = await asyncio.to_thread(read_all, leader)
+    assert await process.wait() == code
+    assert "type its name" in shown
+    assert stage.asked == ([lifecycle.Destroy(name="iris")] if code == 0 else [])
+    assert ("hive-admin spawn iris" in shown) == (code == 0)

@@ -94,6 +94,36 @@ def test_nothing_is_changed_under_a_running_hive(setup: ModuleType, tmp_path: Pa
             setup.check_unused()
 
 
+@pytest.mark.parametrize(
+    ("stamp", "says"),
+    [(None, "`make test` has to install more"), ("old", "what it was set up from has changed")],
+)
+def test_what_a_running_hive_stands_in_the_way_of_is_told_as_it_is(
+    setup: ModuleType, tmp_path: Path, stamp: str | None, says: str
+) -> None:
+    import fcntl
+
+    path = tmp_path / "dev"
+    if stamp:
+        path.write_text(stamp)
+    setup.steps = lambda for_tests: [setup.Step("tools for tests", path, "new", lambda: None)]
+    setup.wanted_packages = lambda for_tests: []
+    with (tmp_path / ".in-use").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        with pytest.raises(setup.SetUpError, match=says):
+            setup.set_up(for_tests=True)
+
+
+def test_the_environments_own_python_does_not_replace_it(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "VENV", tmp_path / "elsewhere")
+    setup.check_python()
+    monkeypatch.setattr(setup, "VENV", Path(sys.prefix))
+    with pytest.raises(setup.SetUpError, match="which set-up itself makes and replaces"):
+        setup.check_python()
+
+
 def test_a_failing_program_is_shown_with_its_last_words(setup: ModuleType) -> None:
     with pytest.raises(setup.SetUpError) as failure:
         setup.run([sys.executable, "-c", "print('earlier'); raise SystemExit('no such wheel')"])

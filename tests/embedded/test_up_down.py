@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import pty
 import random
+import re
 import shutil
 import signal
 import socket
@@ -179,6 +180,7 @@ def test_up_says_where_it_is_a_second_says_who_has_it_and_ctrl_c_leaves_nothing(
     first = place.up().wait_until_up()
     assert [f"  {name} is up" in first.lines for name in SERVICES] == [True] * 6
     assert f"  {MANAGER} is awake" in first.lines
+    assert re.match(r"Open the link .* within a minute; another one: .* link$", first.lines[-2])
     assert first.lines[-1].startswith("hive is up: ")
     second = place.up()
     assert second.ended() == 1
