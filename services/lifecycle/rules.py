@@ -119,7 +119,8 @@ def _fresh(row: Row) -> Row:
 def _expect_not_destroyed(row: Row) -> None:
     if row.desired == "destroyed":
         raise Conflict(
-            f"{row.name} is destroyed", f"create it again under its name: hive-admin spawn {row.name}"
+            f"{row.name} is destroyed",
+            f"create it again under its name: hive-admin spawn {row.name} --prompt TEXT",
         )
 
 
