@@ -147,6 +147,113 @@ async def test_an_approval_shows_the_effect_first_and_is_bound_to_it(
         assert hive.approvals.last(approvals.Deny) == approvals.Deny(number=6, reason="not now")
 
 
+async def test_what_is_decided_says_by_whom_and_not_that_it_cannot_be(dashboard: Dashboard) -> None:
+    async with browsing("404") as page:
+        await logged_in(page, dashboard)
+        for number, words, state in (
+            (5, "approved by operator", "building"),
+            (4, "denied by operator", "denied"),
+        ):
+            await page.goto(dashboard.url(f"/#/approvals/{number}"))
+            await expect(page.locator(".detail .num")).to_have_text(f"#{number}")
+            await expect(page.locator(".detail > header")).to_contain_text(words)
+            await expect(page.locator(".detail h2 .chip")).to_have_text(state)
+            await expect(page.locator(".detail")).not_to_contain_text("Cannot be approved")
+        for at in ("999", "nothing"):
+            await page.evaluate("at => { location.hash = at }", f"#/approvals/{at}")
+            await expect(page.locator(".missing")).to_contain_text(f"There is no proposal {at}")
+            assert await page.get_by_role("button", name="Approve").count() == 0
+        await page.click("text=Show what waits")
+        await expect(page.locator(".detail .num")).to_have_text("#7")
+
+
+async def test_mail_of_every_kind_has_its_body_below_its_header(dashboard: Dashboard, hive: Hive) -> None:
+    async with browsing() as page:
+        await logged_in(page, dashboard)
+        await go(page, "messages")
+        for number, kind in enumerate(("question", "answer", "reminder", "news"), 910):
+            news = stored(number, f"the body of the {kind}")
+            receipt = msgspec.structs.replace(news.receipt, kind=kind, sender="iris", in_reply_to=mail_id(4))
+            hive.broker.publish(broker.MessageStored(receipt=receipt))
+            row = page.locator(".message", has_text=f"the body of the {kind}")
+            await expect(row.locator(".re")).to_have_text(
+                "re: hello! please draw the lighthouse at dusk, three variants"
+            )
+            below = await row.evaluate(
+                "row => { const [meta, body] = ['.meta', '.body'].map((one) => row.querySelector(one)"
+                ".getBoundingClientRect()); return body.top >= meta.bottom && body.left === meta.left }"
+            )
+            assert below, kind
+
+
+async def test_the_banners_stay_in_sight(dashboard: Dashboard, hive: Hive, paths: Paths) -> None:
+    """Also on an agent's page, which opens at its end; and nothing that sticks is hidden behind them."""
+    cage = await Cage(paths, "iris").start()
+    async with browsing() as page:
+        await page.set_viewport_size({"width": 1440, "height": 600})
+        await logged_in(page, dashboard)
+        await go(page, "approvals")
+        hive.updater.stop()
+        await expect(page.locator(".banner.bad")).to_contain_text("updater does not answer")
+        await page.mouse.wheel(0, 300)
+        await holds(page, "scrollY > 100")
+        await expect(page.locator(".banner.bad")).to_be_in_viewport(ratio=1)
+        assert await below_the_banners(page, ".list")
+        await page.goto(dashboard.url("/", dashboard.port + 1101))
+        await expect(page.locator(".say").first).to_be_attached()
+        await holds(page, "scrollY > 100")
+        await expect(page.locator(".banner.bad")).to_be_in_viewport(ratio=1)
+        assert await below_the_banners(page, ".side")
+    await cage.stop()
+
+
+async def below_the_banners(page: Page, selector: str) -> bool:
+    top, stuck = page.locator(".above"), page.locator(selector)
+    above, box = await top.bounding_box(), await stuck.bounding_box()
+    return bool(above and box and box["y"] >= above["y"] + above["height"] - 1)
+
+
+async def test_an_agents_page_follows_while_one_reads_at_its_end(
+    dashboard: Dashboard, hive: Hive, paths: Paths
+) -> None:
+    left = "(page => page.scrollHeight - page.scrollTop - page.clientHeight)(document.scrollingElement)"
+    cage = await Cage(paths, "iris").start()
+    async with browsing() as page:
+        await page.set_viewport_size({"width": 390, "height": 844})
+        await logged_in(page, dashboard)
+        await page.goto(dashboard.url("/", dashboard.port + 1101))
+        await holds(page, f"scrollY > 100 && {left} < 2")
+        for number in range(3):
+            cage.add("assistant", said({"type": "text", "text": f"output {number}\n" * 80}))
+            await expect(page.locator(".say").last).to_contain_text(f"output {number}")
+            await holds(page, f"{left} < 2")
+        await page.get_by_role("button", name="1 question ↑").click()
+        await expect(page.locator(".side .question")).to_be_in_viewport()
+        cage.add("assistant", said({"type": "text", "text": "the last word"}))
+        await expect(page.locator(".say").last).to_contain_text("the last word")
+        await expect(page.locator(".side .question")).to_be_in_viewport()
+        await page.locator(".side .question textarea").fill("a poster")
+        await page.keyboard.press("Enter")
+        await toast(page, "answered iris")
+    await cage.stop()
+
+
+async def test_the_events_follow_their_end(dashboard: Dashboard, hive: Hive) -> None:
+    left = "(log => log.scrollHeight - log.scrollTop - log.clientHeight)(document.querySelector('.log'))"
+    async with browsing() as page:
+        await logged_in(page, dashboard)
+        await go(page, "events")
+        for round in range(4):
+            for number in range(30):
+                hive.broker.publish(stored(2000 + 100 * round + number, f"line {round} {number}"))
+            await expect(page.locator(".log .text").last).to_contain_text(f"line {round} 29")
+            await holds(page, f"{left} < 2")
+        await page.evaluate("document.querySelector('.log').scrollTop = 0")
+        hive.broker.publish(stored(2900, "while reading above"))
+        await expect(page.locator(".log .text").last).to_contain_text("while reading above")
+        assert await page.evaluate("document.querySelector('.log').scrollTop") == 0
+
+
 async def test_destroying_asks_once_for_the_name(dashboard: Dashboard, hive: Hive) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
@@ -236,6 +343,13 @@ async def test_a_refusal_is_a_toast_with_its_hint(dashboard: Dashboard, hive: Hi
         await page.keyboard.press("Enter")
         await toast(page, "broker did not answer")
         assert await page.locator(".composer textarea").input_value() == "is anybody there?"
+
+
+async def holds(page: Page, expression: str) -> None:
+    """Soon. Not wait_for_function: that one evaluates a string in the page, which its policy refuses."""
+    async with asyncio.timeout(6):
+        while not await page.evaluate(expression):
+            await asyncio.sleep(0.02)
 
 
 async def inert(page: Page) -> None:
@@ -367,7 +481,7 @@ async def test_a_newcomer_is_told_what_to_try(paths: Paths, settings: Settings) 
     hive.stop()
 
 
-@pytest.mark.parametrize("width", [360, 768, 3840])
+@pytest.mark.parametrize("width", [320, 390, 768, 3840])
 async def test_it_fits(dashboard: Dashboard, hive: Hive, width: int) -> None:
     async with browsing() as page:
         await page.set_viewport_size({"width": width, "height": 800})
@@ -418,4 +532,10 @@ async def test_everything_can_be_read_and_reached_by_keyboard(dashboard: Dashboa
             )
             reached.append(focused[0])
             assert focused[1:] == ["solid", True], focused
-        assert {"Skip to the content", "Spawn an agent", "Message", "Page ↗", "Pause"} <= set(reached)
+        assert {
+            "Skip to the content",
+            "Spawn an agent",
+            "Message",
+            f"Page :{dashboard.port + 1000} ↗",
+            "Pause",
+        } <= set(reached)

@@ -1,9 +1,9 @@
 // One agent's own page. What the cage says (transcript, state) is shown; what the operator does goes to the dashboard.
-import { html, render, useEffect, useState } from "./lib.js";
+import { html, render, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 import { get, post, refused } from "./api.js";
-import { Banners } from "./banners.js";
+import { Top } from "./banners.js";
 import { Composer } from "./composer.js";
-import { hive, notify, openQuestions, start, useHive } from "./live.js";
+import { hive, notify, openQuestions, rehearsing, start, useHive } from "./live.js";
 import { Act, Ago, Body, Chip, Dialogs, Empty, State, Toasts, Who } from "./parts.js";
 import { Txt, clock, count, exact, plain, plural, span, str } from "./text.js";
 import { Message, together } from "./views/messages.js";
@@ -75,26 +75,47 @@ function App() {
     if (agent) document.title = `${agent.name} · hyperhive`;
   }, [agent?.name]);
   const home = `${location.protocol}//${location.hostname}:${hive.hive.dashboard_port}/`;
-  return html`<header class="top"><a class="logo" href=${hive.ready ? home : null} title="back to the hive"><span class="mark" aria-hidden="true"></span><b>hyperhive</b></a>
-      ${agent && html`<${Who} name=${agent.name} big /><${State} of=${agent.state} title=${agent.why} />`}<span class="grow"></span>
+  return html`<${Top}><a class="logo" href=${hive.ready ? home : null} title="back to the hive"><span class="mark" aria-hidden="true"></span><b>hyperhive</b></a>
+      ${agent && html`<${Who} name=${agent.name} big /><${State} of=${agent.state} title=${agent.why} /><${ToSide} agent=${agent} />`}<span class="grow"></span>
       <div class="pulse"><span class=${`pip conn ${hive.connection === "live" ? "up" : "down"}`}><i aria-hidden="true"></i><b>${hive.connection}</b></span></div>
-      ${hive.ready && html`<a class="btn quiet small back" href=${home}>← hive</a>`}</header>
-    <${Banners} />
+      ${hive.ready && html`<a class="btn quiet small back" href=${home}>← hive</a>`}</${Top}>
     <main id="main">${!hive.ready ? html`<p class="loading">reaching the hive …</p>` : agent ? html`<${Transcript} agent=${agent} /><${Side} agent=${agent} />` : html`<${Empty} title="This agent is gone."><p><a href=${home}>Back to the hive</a></p></${Empty}>`}</main>
     ${agent && agent.desired !== "destroyed" && html`<${Composer} only=${agent.name} />`}
     <${Toasts} /><${Dialogs} />`;
 }
 
+const asked = (agent) => openQuestions().filter((one) => one.asker === agent.name && one.recipient === "operator");
+
+/** On a phone, where what is beside the transcript stands above it, far from its end. */
+function ToSide({ agent }) {
+  const waiting = asked(agent).length;
+  const go = () => {
+    const side = document.querySelector(".side");
+    side.scrollIntoView();
+    side.focus({ preventScroll: true });
+  };
+  return html`<button type="button" class=${`chip to-side ${waiting ? "warn" : ""}`} onClick=${go}>${waiting ? plural(waiting, "question") : "about"} ↑</button>`;
+}
+
+// Whether one reads at the end. Known before a render: after it what is new has already pushed the end away.
+const END_PIXELS = 120;
+let atEnd = true;
+const look = () => {
+  const page = document.scrollingElement;
+  atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < END_PIXELS;
+};
+addEventListener("scroll", look, { passive: true });
+document.addEventListener("toggle", () => requestAnimationFrame(look), true);
+
 function Transcript({ agent }) {
   const all = [...entries.values()].sort((a, b) => a.seq - b.seq);
   const results = new Map(all.flatMap((entry) => toolResults(entry)).map((result) => [result.id, result]));
   const shown = all.map((entry) => html`<${Entry} key=${entry.seq} entry=${entry} results=${results} />`);
-  useEffect(() => {
+  useLayoutEffect(() => {
     // Read like a chat: at the end when it opens, and following while one is at the end.
     const page = document.scrollingElement;
-    if (page.scrollHeight - page.scrollTop - page.clientHeight < 400 || !Transcript.opened) page.scrollTop = page.scrollHeight;
-    if (all.length) Transcript.opened = true;
-  }, [all.length]);
+    if (atEnd) page.scrollTop = page.scrollHeight;
+  }, [newest()]);
   return html`<section aria-label="transcript">
     ${away && html`<p class="refused"><${Txt} of=${away} /></p>`}
     ${all.length === 0
@@ -137,7 +158,7 @@ function Block({ block, results, at }) {
   const result = results.get(str(block.id));
   const brief = Object.entries(object(block.input)).map(([key, value]) => `${key}: ${str(value).replace(/\s+/g, " ")}`).join("  ").slice(0, 200);
   return html`<${Fold} name=${str(block.name).replace(/^mcp__/, "").replace("__", " · ")} brief=${brief} failed=${result?.failed} waiting=${!result} at=${at}>
-    <h4>asked</h4><pre dir="auto"><${Txt} of=${block.input} /></pre><h4>${result ? (result.failed ? "refused" : "answer") : "no answer yet"}</h4>${result && html`<pre dir="auto"><${Txt} of=${result.text} /></pre>`}</${Fold}>`;
+    <h4>asked</h4><pre dir="auto"><${Txt} of=${block.input} /></pre><h4>${result ? (result.failed ? "error" : "answer") : "no answer yet"}</h4>${result && html`<pre dir="auto"><${Txt} of=${result.text} /></pre>`}</${Fold}>`;
 }
 
 function Fold({ kind = "", name, brief, failed = false, waiting = false, at = 0, children }) {
@@ -177,9 +198,13 @@ function Side({ agent }) {
   const held = agent.holds.includes("operator");
   const act = (verb, form) => () => post(`/api/${verb}`, form);
   const mail = together(hive.messages, agent.name).slice(0, 12);
-  const asked = openQuestions().filter((one) => one.asker === agent.name && one.recipient === "operator");
-  return html`<aside class="side" aria-label=${`about ${agent.name}`}>
-    ${asked.map((one) => html`<${Open} key=${one.id} one=${one} />`)}
+  const side = useRef(null);
+  // More below than fits is shown by a fade, which goes when its end is reached.
+  const fade = () => side.current.classList.toggle("below", side.current.scrollHeight - side.current.scrollTop - side.current.clientHeight > 8);
+  useLayoutEffect(fade);
+  useEffect(() => (addEventListener("resize", fade), () => removeEventListener("resize", fade)), []);
+  return html`<aside class="side" ref=${side} onScroll=${fade} tabindex="-1" aria-label=${`about ${agent.name}`}>
+    ${asked(agent).map((one) => html`<${Open} key=${one.id} one=${one} />`)}
     <section class="panel"><h2>state</h2>
       <p><${State} of=${agent.state} /> ${agent.why && html`<span class="dim"><${Txt} of=${agent.why} /></span>`}</p>
       ${agent.status && html`<p dir="auto">“<${Txt} of=${agent.status} />”</p>`}
@@ -189,8 +214,8 @@ function Side({ agent }) {
         <dt>config</dt><dd>${agent.revision ? `proposal #${agent.revision}` : "built in"}</dd>
         <dt>up since</dt><dd><${Ago} at=${agent.since_ms} /></dd>
         <dt>mail</dt><dd>${agent.unacked} not finished</dd>
-        <dt>used</dt><dd>${plural(number(usage.turns), "turn")}, ${count(number(usage.input_tokens) + number(usage.cache_read_tokens))} in, ${count(number(usage.output_tokens))} out</dd>
-        <dt>held by</dt><dd>${agent.controls.join(", ") || "nothing"}</dd>
+        <dt>used</dt><dd>${plural(number(usage.turns), "turn")}, ${count(number(usage.input_tokens) + number(usage.cache_read_tokens))} in, ${count(number(usage.output_tokens))} out${rehearsing() ? ", rehearsed" : ""}</dd>
+        <dt>confined by</dt><dd>${agent.controls.join(", ") || "nothing"}</dd>
       </dl>
       <div class="row">
         <${Act} run=${act("hold", { held: !held })} done=${held ? "it goes on" : "it pauses after its turn"}>${held ? "Resume" : "Pause"}</${Act}>

@@ -1,6 +1,7 @@
 // What must not be overlooked, above every view.
 import { html } from "./lib.js";
-import { useHive } from "./live.js";
+import { rehearsing, useHive } from "./live.js";
+import { setLength, useSize } from "./parts.js";
 import { Txt } from "./text.js";
 
 const LOSES = {
@@ -11,14 +12,20 @@ const LOSES = {
   updater: "nothing is deployed",
 };
 
-export function Banners() {
+/** The header and the banners, which stay in sight together. What sticks below them asks for their height: --top. */
+export function Top({ children }) {
+  const box = useSize((element) => setLength("--top", element.getBoundingClientRect().height));
+  return html`<div class="above" ref=${box}><header class="top">${children}</header><${Banners} /></div>`;
+}
+
+function Banners() {
   const hive = useHive();
   if (!hive.ready) return null;
   const down = hive.connection === "lost" ? [] : [...hive.services.values()].filter((one) => one.state === "down");
   return html`<div class="banners">
     ${hive.connection === "lost" && html`<div class="banner bad" role="alert"><b>Connection lost.</b> What you see may be old; trying again …</div>`}
     ${down.map((one) => html`<div key=${one.name} class="banner bad" role="alert"><b>${one.name} does not answer:</b> ${LOSES[one.name]}.</div>`)}
-    ${hive.gateway.mode === "rehearsal" && html`<div class="banner warn"><b>Rehearsal.</b> A scripted stand-in answers for the model; no token is spent. For the real one: <code>hive-admin login</code></div>`}
+    ${rehearsing() && html`<div class="banner warn"><b>Rehearsal.</b> <span class="wide">A scripted stand-in answers for the model; no token is spent. For the real one:</span><span class="narrow">No tokens. Real model:</span> <code>hive-admin login</code></div>`}
     ${hive.gateway.last_error && html`<div class="banner bad"><b>The model refuses:</b> <${Txt} of=${hive.gateway.last_error} /></div>`}
   </div>`;
 }

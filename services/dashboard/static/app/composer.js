@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "./lib.js";
 import { newId, post, refused, toast } from "./api.js";
 import { agents, notify, useHive } from "./live.js";
+import { setLength, useSize } from "./parts.js";
 import { Txt, plain } from "./text.js";
 
 // Outlives the view that shows it, so that a draft survives a look at something else.
@@ -23,6 +24,7 @@ export function Composer({ only = "" }) {
   const there = agents().filter((agent) => agent.desired !== "destroyed");
   const to = only || (there.some((agent) => agent.name === draft.to) || draft.to === "all" ? draft.to : there[0]?.name ?? "");
   useEffect(() => grow(box.current), [draft.text]);
+  const place = useSize((element) => setLength("--dock", innerHeight - element.getBoundingClientRect().top));
   const type = (event) => (Object.assign(draft, { text: event.target.value, id: "" }), notify());
   const send = async () => {
     if (busy || !draft.text.trim() || !to) return;
@@ -44,7 +46,7 @@ export function Composer({ only = "" }) {
     event.preventDefault();
     send();
   };
-  return html`<section class="composer" aria-label="Write to an agent">
+  return html`<section class="composer" ref=${place} aria-label="Write to an agent">
     ${draft.replyTo && html`<div class="replying"><span>in reply to <b><${Txt} of=${draft.replyTo.sender} /></b>: <${Txt} of=${draft.replyTo.body.slice(0, 90)} /></span>
       <button type="button" class="close" aria-label="Not a reply" onClick=${() => ((draft.replyTo = null), notify())}>×</button></div>`}
     <div class="line">

@@ -171,6 +171,7 @@ export function start(url) {
 
 // ---- asking the copy
 
+export const rehearsing = () => hive.gateway.mode === "rehearsal";
 export const sorted = (table, order) => [...table.values()].sort(order);
 export const agents = () => sorted(hive.agents, (a, b) => b.manager - a.manager || (a.desired === "destroyed") - (b.desired === "destroyed") || (a.name < b.name ? -1 : 1));
 export const openProposals = () => sorted(hive.proposals, (a, b) => b.number - a.number).filter((one) => one.state === "proposed");

@@ -1,7 +1,7 @@
 // The dashboard: five views over one live copy of the hive.
 import { html, render, useEffect, useState } from "./lib.js";
 import { post } from "./api.js";
-import { Banners } from "./banners.js";
+import { Top } from "./banners.js";
 import { Composer } from "./composer.js";
 import { hive, openProposals, openQuestions, start, unread, useHive } from "./live.js";
 import { Act, Dialogs, Toasts } from "./parts.js";
@@ -43,10 +43,9 @@ function App() {
   }, [waiting, name]);
   const View = VIEWS[name].view;
   return html`<a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), document.getElementById("main").focus())}>Skip to the content</a>
-    <header class="top"><a class="logo" href="#/agents"><span class="mark" aria-hidden="true"></span><b>hyperhive</b></a>
+    <${Top}><a class="logo" href="#/agents"><span class="mark" aria-hidden="true"></span><b>hyperhive</b></a>
       <${Nav} name=${name} /><span class="grow"></span><${Pulse} />
-      <${Act} kind="quiet small logout" run=${async () => (await post("/api/logout"), location.assign("/login"))} title="log this browser out">Log out</${Act}></header>
-    <${Banners} />
+      <${Act} kind="quiet small logout" run=${async () => (await post("/api/logout"), location.assign("/login"))} title="log this browser out">Log out</${Act}></${Top}>
     <main id="main" tabindex="-1">${hive.ready ? html`<${View} key=${name} at=${at} />` : html`<p class="loading" aria-busy="true">reaching the hive …</p>`}</main>
     <${Composer} />
     <${Toasts} /><${Dialogs} />`;

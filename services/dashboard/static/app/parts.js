@@ -1,5 +1,5 @@
 // The small things that all views are made of.
-import { html, useEffect, useRef, useState } from "./lib.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 import { currentToasts, dropToast, refused, toast } from "./api.js";
 import { nowMs, useNow } from "./live.js";
 import { Txt, ago, exact, plain, span, str } from "./text.js";
@@ -63,7 +63,7 @@ export function Toasts() {
   return html`<div class="toasts" role="status" aria-live="polite">
     ${currentToasts().map((one) => html`<div key=${one.id} class=${`toast ${one.kind}`}>
       <div><b><${Txt} of=${one.text} /></b>${one.hint && html`<small><${Txt} of=${one.hint} /></small>`}
-        ${one.link && html`<a href=${one.link.to}>${one.link.text}</a>`}</div>
+        ${one.link && html`<a href=${one.link.to} onClick=${() => dropToast(one.id)}>${one.link.text}</a>`}</div>
       <button type="button" class="close" aria-label="Dismiss" onClick=${() => dropToast(one.id)}>×</button>
     </div>`)}
   </div>`;
@@ -78,7 +78,9 @@ const STATES = {
 
 export const stateKind = (state) => STATES[state] ?? "unknown";
 
-export const State = ({ of, title = "" }) => html`<span class=${`state ${stateKind(of)}`} title=${plain(title)}><i aria-hidden="true"></i>${str(of).replace("-", " ")}</span>`;
+const WORDS = { "waiting-operator": "waits for you" };
+
+export const State = ({ of, title = "" }) => html`<span class=${`state ${stateKind(of)}`} title=${plain(title)}><i aria-hidden="true"></i>${WORDS[of] ?? str(of).replace("-", " ")}</span>`;
 
 export const Chip = ({ kind = "", title = "", children }) => html`<span class=${`chip ${kind}`} title=${plain(title)}>${children}</span>`;
 
@@ -152,6 +154,23 @@ export function Body({ text, total = 0, more = null, open = false }) {
     </div>`}
   </div>`;
 }
+
+/** Calls `tell` with the element now, and whenever it or the window has another size. */
+export function useSize(tell) {
+  const box = useRef(null);
+  useLayoutEffect(() => {
+    const measure = () => box.current && tell(box.current);
+    const watch = new ResizeObserver(measure);
+    watch.observe(box.current);
+    addEventListener("resize", measure);
+    measure();
+    return () => (watch.disconnect(), removeEventListener("resize", measure));
+  }, []);
+  return box;
+}
+
+/** Gives the stylesheet a length of this page. */
+export const setLength = (name, pixels) => document.documentElement.style.setProperty(name, `${Math.round(pixels)}px`);
 
 export const Empty = ({ title, children }) => html`<div class="empty"><div class="hex" aria-hidden="true"></div><h2>${title}</h2><div>${children}</div></div>`;
 

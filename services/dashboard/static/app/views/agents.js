@@ -2,7 +2,7 @@
 import { html, useState } from "../lib.js";
 import { post, toast } from "../api.js";
 import { compose } from "../composer.js";
-import { agents, useHive } from "../live.js";
+import { agents, hive, rehearsing, useHive } from "../live.js";
 import { Act, Ago, Chip, Empty, State, Who, pageUrl, stateKind } from "../parts.js";
 import { Txt, count, plain, plural } from "../text.js";
 
@@ -54,7 +54,7 @@ function Card({ agent }) {
       <${Chip} title=${agent.model === agent.spec_model ? "model, as configured" : `model chosen at run time; configured is ${agent.spec_model}`}>${plain(agent.model)}${agent.model !== agent.spec_model && " *"}</${Chip}>
       <${Chip} title="the proposal its configuration came from">${agent.revision ? `config #${agent.revision}` : "built-in config"}</${Chip}>
       ${agent.unacked > 0 && html`<${Chip} kind="warn" title="messages that no turn has finished yet">${agent.unacked} unacked</${Chip}>`}
-      ${agent.usage && html`<${Chip} title=${`${plural(agent.usage.requests, "request")}, ${agent.usage.input_tokens} tokens in, ${agent.usage.output_tokens} out, ${plural(agent.usage.errors, "error")}`}>${count(agent.usage.input_tokens + agent.usage.output_tokens)} tokens</${Chip}>`}
+      ${agent.usage && html`<${Chip} title=${`${plural(agent.usage.requests, "request")}, ${agent.usage.input_tokens} tokens in, ${agent.usage.output_tokens} out, ${plural(agent.usage.errors, "error")}`}>${count(agent.usage.input_tokens + agent.usage.output_tokens)} tokens${rehearsing() ? " rehearsed" : ""}</${Chip}>`}
       ${agent.deploy_step && html`<${Chip} kind="hot">deploying: ${agent.deploy_step}</${Chip}>`}
       ${agent.holds.includes("update") && html`<${Chip} kind="warn">draining for an update</${Chip}>`}
       ${held && agent.state !== "paused" && html`<${Chip} kind="warn">pausing after this turn</${Chip}>`}
@@ -62,7 +62,7 @@ function Card({ agent }) {
     </div>
     <footer>
       ${!gone && html`<button type="button" class="btn" onClick=${() => compose(agent.name)}>Message</button>
-        <a class="btn" href=${pageUrl(agent)} target="_blank" rel="noopener">Page ↗</a>
+        <a class="btn" href=${pageUrl(agent)} target="_blank" rel="noopener" title=${`its own page, on port ${agent.page_port}`}>Page <span class="port">:${agent.page_port}</span> ↗</a>
         <${Act} run=${act("hold", { held: !held })} done=${held ? `${agent.name} goes on` : `${agent.name} pauses after its turn`}>${held ? "Resume" : "Pause"}</${Act}>
         ${agent.desired === "running" && agent.cage !== "broken"
           ? html`<${Act} run=${act("stop")} done=${`${agent.name} stops`} ask=${{ title: `Stop ${agent.name}?`, text: "Its cage ends now, also in mid-turn. Its mail waits and is given to it again when it is started.", go: "Stop", danger: true }}>Stop</${Act}>`
@@ -76,7 +76,7 @@ function More({ agent, act, gone }) {
   return html`<details class="more"><summary class="btn quiet">${gone ? "About" : "More"}</summary>
     <div class="sheet">
       ${!gone && html`<div class="row">
-        <${Act} run=${act("interrupt")} done=${`${agent.name}'s turn is interrupted`} ask=${{ title: `Interrupt ${agent.name}?`, text: "The running turn ends where it is. What it has done stays done.", go: "Interrupt", danger: true }}>Interrupt</${Act}>
+        <${Act} run=${act("interrupt")} disabled=${agent.state !== "running"} title=${agent.state === "running" ? "" : "no turn runs"} done=${`${agent.name}'s turn is interrupted`} ask=${{ title: `Interrupt ${agent.name}?`, text: "The running turn ends where it is. What it has done stays done.", go: "Interrupt", danger: true }}>Interrupt</${Act}>
         <${Act} run=${act("restart")} done=${`${agent.name} restarts`} ask=${{ title: `Restart ${agent.name}?`, text: "A running turn is cut off; its mail is given to it again.", go: "Restart", danger: true }}>Restart</${Act}>
         <${Act} run=${act("rebuild")} done=${`${agent.name} is rebuilt after its turn`}>Rebuild</${Act}>
         ${!agent.manager && html`<${Act} kind="danger" run=${act("destroy", { confirm: agent.name })} done=${`${agent.name} is destroyed`} ask=${{ title: `Destroy ${agent.name}?`, text: "Its cage ends and it can no longer be written to. Its mail, its /state and its configuration are kept: an agent of the same name brings it back.", go: "Destroy", danger: true, type: agent.name }}>Destroy</${Act}>`}
@@ -84,7 +84,7 @@ function More({ agent, act, gone }) {
       <dl class="facts">
         <dt>cage</dt><dd>${agent.cage}, ${agent.cage_kind}, wanted ${agent.desired}</dd>
         <dt>generation</dt><dd>${agent.generation}, since <${Ago} at=${agent.since_ms} /></dd>
-        <dt>held by</dt><dd>${agent.controls.join(", ") || "nothing"}</dd>
+        <dt>confined by</dt><dd>${agent.controls.join(", ") || "nothing"}</dd>
         <dt>packages</dt><dd>${agent.packages.join(", ") || "none of its own"}</dd>
         <dt>may write to</dt><dd>${agent.allowed_recipients ? agent.allowed_recipients.join(", ") || "nobody" : "everybody"}</dd>
         ${agent.env_names.length > 0 && html`<dt>environment</dt><dd>${agent.env_names.join(", ")}</dd>`}
@@ -95,10 +95,19 @@ function More({ agent, act, gone }) {
   </details>`;
 }
 
+function badName(name) {
+  if (!name) return "";
+  if (hive.agents.has(name) && hive.agents.get(name).desired !== "destroyed") return `there is an agent ${name} already`;
+  if (/[^a-z0-9-]/.test(name)) return "only small letters, digits and -";
+  if (!/^[a-z]/.test(name)) return "a letter comes first";
+  return name.endsWith("-") ? "no - at the end" : "";
+}
+
 function Spawn({ end }) {
   const [form, setForm] = useState({ agent: "", model: "haiku", packages: "", prompt: "" });
   const set = (field) => (event) => setForm({ ...form, [field]: event.target.value });
-  const ready = /^[a-z]([a-z0-9-]{0,29}[a-z0-9])?$/.test(form.agent) && form.prompt.trim();
+  const wrong = badName(form.agent);
+  const missing = [!form.agent && "a name", !form.prompt.trim() && "a prompt"].filter(Boolean).join(" and ");
   const run = async () => {
     const packages = form.packages.split(/[\s,]+/).filter(Boolean);
     const { number } = await post("/api/spawn", { agent: form.agent, prompt: form.prompt.trim(), model: form.model.trim(), packages });
@@ -108,11 +117,11 @@ function Spawn({ end }) {
   return html`<form class="panel spawn" onSubmit=${(event) => event.preventDefault()}>
     <h2>A new agent</h2>
     <div class="grid">
-      <label class="field"><span>Name</span><input autofocus autocomplete="off" spellcheck=${false} maxlength="31" placeholder="iris" value=${form.agent} onInput=${set("agent")} /><small>small letters, digits and -</small></label>
+      <label class="field"><span>Name</span><input autofocus autocomplete="off" spellcheck=${false} maxlength="31" placeholder="iris" value=${form.agent} onInput=${set("agent")} aria-invalid=${wrong ? "true" : null} aria-describedby="name-hint" /><small id="name-hint" class=${wrong ? "wrong" : ""} role="status">${wrong || "small letters, digits and -"}</small></label>
       <label class="field"><span>Model</span><input autocomplete="off" spellcheck=${false} list="models" value=${form.model} onInput=${set("model")} /><datalist id="models"><option value="haiku" /><option value="sonnet" /><option value="opus" /></datalist></label>
       <label class="field"><span>Packages</span><input autocomplete="off" spellcheck=${false} placeholder="imagemagick git" value=${form.packages} onInput=${set("packages")} /></label>
     </div>
     <label class="field"><span>Prompt: who it is and what it does</span><textarea rows="5" value=${form.prompt} onInput=${set("prompt")} placeholder="You are iris. You draw …"></textarea></label>
-    <div class="row end"><button type="button" class="btn quiet" onClick=${end}>Cancel</button><${Act} kind="primary" run=${run} disabled=${!ready}>Propose it</${Act}></div>
+    <div class="row end">${(wrong || missing) && html`<span class="dim"><small>${wrong ? "the name is not right yet" : `it needs ${missing}`}</small></span>`}<button type="button" class="btn quiet" onClick=${end}>Cancel</button><${Act} kind="primary" run=${run} disabled=${Boolean(wrong || missing)}>Propose it</${Act}></div>
   </form>`;
 }

@@ -14,11 +14,13 @@ export function Approvals({ at }) {
   const decided = sorted(hive.proposals, (a, b) => b.number - a.number).filter((one) => one.state !== "proposed");
   // What is shown stays: a proposal that arrives must not slip under the pointer that is about to approve another.
   const shown = useRef("");
-  const chosen = hive.proposals.get(at) ?? hive.proposals.get(shown.current) ?? open[0] ?? decided[0] ?? null;
-  shown.current = chosen ? String(chosen.number) : "";
+  const first = hive.proposals.get(shown.current) ?? open[0] ?? decided[0];
+  const number = at.replace(/^0+(?=\d)/, "") || (first ? String(first.number) : ""); // a link may well be to one that is not among the newest
+  const chosen = hive.proposals.get(number) ?? null;
+  shown.current = number;
   return html`<section aria-labelledby="title">
     <div class="head"><h1 id="title">Approvals</h1><p class="sum">${open.length ? `${plural(open.length, "proposal waits", "proposals wait")} for you` : "nothing waits for you"}</p></div>
-    ${hive.proposals.size === 0
+    ${!number
       ? html`<${Empty} title="Nothing to decide."><p>When an agent wants another agent, a package or another prompt, the manager proposes it and it waits here, with its exact effect, until you decide.</p></${Empty}>`
       : html`<div class="split">
           <nav class="list" aria-label="Proposals">
@@ -26,7 +28,7 @@ export function Approvals({ at }) {
             ${decided.length > 0 && html`<h2 class="divider">decided</h2>`}
             ${decided.map((one) => html`<${Item} key=${one.number} one=${one} on=${one === chosen} />`)}
           </nav>
-          <${Detail} key=${chosen.number} one=${chosen} />
+          <${Detail} key=${number} number=${number} listed=${chosen} />
         </div>`}
     <${Deploys} />
   </section>`;
@@ -39,28 +41,34 @@ const Item = ({ one, on }) => html`<a class=${`item ${one.state} ${on ? "on" : "
 
 const stateChip = (state) => ({ proposed: "warn", approved: "hot", building: "hot", deployed: "good", failed: "bad", denied: "bad" })[state] ?? "";
 
-function Detail({ one }) {
+/** How the operator's part in it ended; where it stands since then is `state`. */
+const DECIDED = { denied: "denied", cancelled: "cancelled", expired: "expired", stale: "went stale" };
+
+function Detail({ number, listed }) {
   const [detail, setDetail] = useState(null);
   const [problem, setProblem] = useState(null);
   const [round, setRound] = useState(0);
   useEffect(() => {
+    if (!/^\d{1,9}$/.test(number)) return setProblem({ code: "not-found" });
     let current = true;
-    get(`/api/proposals/${one.number}`).then(
+    get(`/api/proposals/${number}`).then(
       (said) => current && (setDetail(said), setProblem(null)),
       (error) => current && setProblem(error),
     );
     return () => (current = false);
-  }, [one.number, one.state, round]);
+  }, [number, listed?.state, round]);
+  const one = listed ?? detail?.proposal;
+  if (problem?.code === "not-found" && !one) return html`<div class="panel missing"><p class="refused" role="alert">There is no proposal <${Txt} of=${number} />.</p><p><a href="#/approvals">Show what waits</a></p></div>`;
   if (problem && !detail) return html`<div class="panel"><p class="refused"><${Txt} of=${problem.message} /></p><button type="button" class="btn" onClick=${() => setRound(round + 1)}>Try again</button></div>`;
-  if (!detail) return html`<div class="panel loading" aria-busy="true">reading proposal ${one.number} …</div>`;
+  if (!detail) return html`<div class="panel loading" aria-busy="true">reading proposal ${number} …</div>`;
   const effect = [...detail.effect].sort((a, b) => RISKS.indexOf(a.risk) - RISKS.indexOf(b.risk));
   const decide = (verb, form) => () => post(`/api/proposals/${one.number}/${verb}`, form);
   const waits = one.state === "proposed";
   return html`<article class="panel detail" aria-label=${`proposal ${one.number}`}>
-    <header><h2><span class="num">#${one.number}</span> ${KINDS[one.kind] ?? one.kind} <${Who} name=${one.agent} /></h2>
-      <p class="dim">asked for by <${Who} name=${one.requester} /> <${Ago} at=${one.created_ms} />${one.decided_ms ? html` · ${one.state}${one.decided_by && html` by <${Who} name=${one.decided_by} />`} <${Ago} at=${one.decided_ms} />` : ""}</p></header>
+    <header><h2><span class="num">#${one.number}</span> ${KINDS[one.kind] ?? one.kind} <${Who} name=${one.agent} /><${Chip} kind=${stateChip(one.state)}>${one.state === "proposed" ? "waits for you" : one.state}</${Chip}></h2>
+      <p class="dim">asked for by <${Who} name=${one.requester} /> <${Ago} at=${one.created_ms} />${one.decided_ms ? html` · ${DECIDED[one.state] ?? "approved"}${one.decided_by && html` by <${Who} name=${one.decided_by} />`} <${Ago} at=${one.decided_ms} />` : ""}</p></header>
     ${one.reason && html`<p class="refused"><${Txt} of=${one.reason} /></p>`}
-    ${detail.blocked && html`<p class="refused"><b>Cannot be approved:</b> <${Txt} of=${detail.blocked} /></p>`}
+    ${waits && detail.blocked && html`<p class="refused"><b>Cannot be approved:</b> <${Txt} of=${detail.blocked} /></p>`}
     <section><h3><span>1</span> What it changes</h3>
       ${effect.length === 0 ? html`<p class="dim">Nothing: the two configurations come to the same.</p>` : html`<ul class="effect">${effect.map((line, index) => html`<${Effect} key=${index} line=${line} />`)}</ul>`}
     </section>

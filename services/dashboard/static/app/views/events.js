@@ -1,5 +1,5 @@
 // Everything that happens, as it happens.
-import { html, useEffect, useRef, useState } from "../lib.js";
+import { html, useLayoutEffect, useRef, useState } from "../lib.js";
 import { useHive } from "../live.js";
 import { Empty, Who } from "../parts.js";
 import { Txt, clock, exact, plural } from "../text.js";
@@ -16,7 +16,7 @@ export function Events() {
   const end = useRef(null);
   const list = useRef(null);
   const stuck = useRef(true);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (stuck.current && list.current) list.current.scrollTop = list.current.scrollHeight;
   }, [lines.length, lines.at(-1)?.id]);
   const scrolled = () => (stuck.current = list.current.scrollHeight - list.current.scrollTop - list.current.clientHeight < 40);

@@ -4,7 +4,7 @@ import { get, post, refused } from "../api.js";
 import { compose } from "../composer.js";
 import { addMessages, agents, hive, sorted, unread, useHive } from "../live.js";
 import { Act, Body, Chip, Empty, Track, Who } from "../parts.js";
-import { exact, plural, str, when } from "../text.js";
+import { Txt, exact, plural, str, when } from "../text.js";
 
 export function Messages({ at }) {
   useHive();
@@ -36,17 +36,25 @@ export function together(messages, about) {
   return sorted(groups, (a, b) => b[0].stored_ms - a[0].stored_ms || (a[0].id < b[0].id ? 1 : -1));
 }
 
+/** What this answers: one can only reply to what one was sent. */
+function repliedTo(one) {
+  if (!one.in_reply_to) return "";
+  return hive.messages.get(`${one.in_reply_to}/${one.sender}`)?.body ?? hive.questions.get(one.in_reply_to)?.text ?? "";
+}
+
 /** `own`: on an agent's page, where there are no buttons for the operator's other mail. */
 export function Message({ copies, own = false }) {
   const one = copies[0];
   const toMe = copies.find((copy) => copy.recipient === "operator");
   const fresh = toMe && (one.kind === "question" ? hive.questions.get(one.id)?.state === "open" : !["acked", "dead", "expired"].includes(toMe.state));
+  const re = repliedTo(one);
   const more = async () => (await get(`/api/messages/${one.id}`)).messages[0].body;
   return html`<li class=${`message ${fresh ? "fresh" : ""} ${one.sender === "operator" ? "sent" : ""} ${one.kind}`}>
     <div class="meta"><time title=${exact(one.stored_ms)}>${when(one.stored_ms)}</time><span class="route"><${Who} name=${one.sender} /><span class="arrow" aria-label="to">→</span>${copies.length > 3 ? html`<span>${copies.length} agents</span>` : copies.map((copy) => html`<${Who} key=${copy.recipient} name=${copy.recipient} />`)}</span>
       ${one.kind !== "message" && html`<${Chip} kind=${{ question: "warn", answer: "good", news: "violet" }[one.kind] ?? ""}>${one.kind}</${Chip}>`}
       <span class="grow"></span>
       <span class="tracks">${copies.map((copy) => html`<span key=${copy.recipient} class="copy">${copies.length > 1 && html`<small>${str(copy.recipient)}</small>`}<${Track} of=${copy} /></span>`)}</span></div>
+    ${re && html`<p class="re" dir="auto">re: <${Txt} of=${re.slice(0, 200)} /></p>`}
     <${Body} text=${one.body} total=${one.body_characters} more=${more} />
     ${copies.map((copy) => copy.reason && html`<p key=${copy.recipient} class="refused">${str(copy.reason)}</p>`)}
     ${toMe && html`<div class="row actions">
