@@ -29,6 +29,7 @@ from libhive.release import package_version
 from libhive.tasks import Tasks
 
 DRAIN_SECONDS_MAX = 5.0
+REFUSALS_LOGGED_EVERY_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class Daemon:
         self._door = {kind.KIND: (kind, handler) for kind, handler in service.door_handlers().items()}
         self._bus[Ping.KIND] = self._door[Ping.KIND] = (Ping, self._on_ping)
         self._server: Server | None = None
+        self._refused: dict[str, tuple[int, int]] = {}
 
     def publish(self, event: Event) -> None:
         if self._server is not None:
@@ -194,11 +196,8 @@ class Daemon:
         try:
             envelope = wire.unpack_request(frame)
         except Problem as problem:
-            self.log.warning(
-                "refused a frame",
-                extra={"peer": agent or "bus", "code": problem.code, "why": problem.message},
-            )
-            return wire.pack_problem(wire.request_id(frame), problem)
+            self._note_refused(agent or "bus", problem)
+            return wire.pack_problem(problem.details.pop("re", ""), problem)
         try:
             reply = await self._handle(envelope, table, agent)
             return wire.pack_reply(envelope.id, reply)
@@ -209,6 +208,16 @@ class Daemon:
             return wire.pack_problem(
                 envelope.id, InternalError(f"{self.service.name} failed at {envelope.kind}")
             )
+
+    def _note_refused(self, peer: str, problem: Problem) -> None:
+        """Says which peer, once a second at most: a flood of bad frames must not wash the rest out of the log."""
+        refused, since = self._refused.get(peer, (0, 0))
+        if now_ms() - since < REFUSALS_LOGGED_EVERY_MS:
+            self._refused[peer] = (refused + 1, since)
+            return
+        self._refused[peer] = (0, now_ms())
+        said = {"peer": peer, "code": problem.code, "why": problem.message, "more_before": refused}
+        self.log.warning("refused a frame", extra=said)
 
     async def _handle(
         self,
@@ -248,7 +257,7 @@ async def _run(service: Service, paths: Paths) -> int:
 
 def _hold_lock(paths: Paths, service: str) -> IO[bytes]:
     """Held until the process ends, however it ends."""
-    lock = paths.lock(service).open("ab")
+    lock = paths.lock(service).open("ab")  # in a directory that only the hive and its admins can enter
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -5,6 +5,7 @@ Only known fields in known files: what is not here cannot take effect, and so ne
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import Annotated, Any
 
@@ -18,6 +19,11 @@ PROMPT_MD = "prompt.md"
 FILES = (AGENT_TOML, PROMPT_MD)
 TOML_CHARACTERS_MAX = 20_000
 """A dotted key of three times that length keeps tomllib busy for seconds."""
+
+KEY_DOTS_MAX = 8
+_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
+_TOKEN = re.compile(rf"(?P<deep>{_PART}(?:[ \t]*\.[ \t]*{_PART}){{{KEY_DOTS_MAX + 1}}})|{_PART}|.", re.DOTALL)
+"""tomllib takes a time that grows with the square of a dotted key's parts; a string is one part, whatever is in it."""
 
 ModelName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\[\]-]{0,79}\Z")]
 OptionalModelName = Annotated[str, msgspec.Meta(pattern=r"^(?:[A-Za-z0-9][A-Za-z0-9._\[\]-]{0,79})?\Z")]
@@ -71,6 +77,8 @@ def resolve(files: dict[str, str]) -> AgentSpec:
             )
     if len(files.get(AGENT_TOML, "")) > TOML_CHARACTERS_MAX:
         raise BadRequest(f"{AGENT_TOML} has more than {TOML_CHARACTERS_MAX} characters")
+    if any(token.lastgroup == "deep" for token in _TOKEN.finditer(files.get(AGENT_TOML, ""))):
+        raise BadRequest(f"{AGENT_TOML} has a key with more than {KEY_DOTS_MAX} dots")
     try:
         table: dict[str, Any] = tomllib.loads(files.get(AGENT_TOML, ""))
     except (

@@ -86,24 +86,23 @@ def pack_event(event: Event, seq: int, epoch: str) -> bytes:
 
 
 def unpack_request(data: bytes) -> Envelope:
-    """Raises BadFrame for bytes that are not a frame, UnsupportedVersion for another protocol's."""
+    """Raises BadFrame for bytes that are not a frame, UnsupportedVersion for another protocol's; `details["re"]` is the
+    frame's id where it has one, so that its refusal finds the one who waits."""
     value = unpack(data)
+    details = {"re": _id_in(value)}
     if isinstance(value.get("v"), int) and value["v"] != PROTOCOL_VERSION:
-        raise UnsupportedVersion(
-            f"this side speaks protocol {PROTOCOL_VERSION}, not {value['v']}", "update the older side"
-        )
+        said = f"this side speaks protocol {PROTOCOL_VERSION}, not {value['v']}"
+        raise UnsupportedVersion(said, "update the older side", details)
     try:
         return msgspec.convert(value, Envelope)
     except msgspec.ValidationError as error:
-        raise BadFrame(f"not a request: {error}") from None
+        raise BadFrame(f"not a request: {error}", details=details) from None
 
 
-def request_id(data: bytes) -> str:
-    """The id of a frame that may be bad otherwise, so that even its refusal finds the one who waits; else ''."""
+def _id_in(value: dict[str, Any]) -> str:
     try:
-        found = unpack(data).get("id", "")
-        return msgspec.convert(found, Id)
-    except (BadFrame, msgspec.ValidationError):
+        return msgspec.convert(value.get("id"), Id)
+    except msgspec.ValidationError:
         return ""
 
 
@@ -148,9 +147,23 @@ def unpack(data: bytes, bytes_max: int = FRAME_BYTES_MAX, values_max: int = VALU
     """One map of plain values: within the caps, string keys and each once, no extension types, numbers finite."""
     if len(data) > bytes_max:
         raise BadFrame(f"a frame has at most {bytes_max} bytes, this one {len(data)}")
+    budget = iter(range(values_max))
+
+    def plain_map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+        """Called for each map, so a frame of nothing but empty maps is stopped before it costs us a second."""
+        if next(budget, None) is None:
+            raise BadFrame(f"at most {values_max} values")
+        return _plain_map(pairs)
+
     try:
         value = msgpack.unpackb(
-            data, raw=False, strict_map_key=True, ext_hook=_no_extension, object_pairs_hook=_plain_map
+            data,
+            raw=False,
+            strict_map_key=True,
+            ext_hook=_no_extension,
+            object_pairs_hook=plain_map,
+            max_array_len=values_max,
+            max_map_len=values_max,
         )
     except Problem:
         raise

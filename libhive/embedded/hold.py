@@ -77,9 +77,16 @@ def _leave(paths: Paths) -> None:
         paths.run.rmdir()
 
 
+def _private(path: str, flags: int) -> int:
+    """Nobody else may open it: whoever can, can lock it."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("ab") as lock:
+    with open(path, "ab", opener=_private) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -105,7 +105,7 @@ class Logs(Request[LogText], frozen=True, kw_only=True):
 class Executed(Reply, frozen=True, kw_only=True):
     """`output` is stdout and stderr as they came, at most EXEC_OUTPUT_BYTES_MAX; `exit_code` -1: it was cut off."""
 
-    exit_code: int
+    exit_code: Annotated[int, msgspec.Meta(ge=-255, le=255)]
     output: str
     truncated: bool = False
 

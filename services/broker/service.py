@@ -9,7 +9,7 @@ from libhive.clock import Clock, now_ms
 from libhive.daemon import Call, Daemon, Handlers
 from libhive.messages import broker as say
 from libhive.messages.base import Done
-from libhive.names import HIVE, OPERATOR, agent_name
+from libhive.names import HIVE, OPERATOR, agent_name, new_id
 from libhive.problems import NotAllowed, NotFound
 from services.broker import rules
 from services.broker.mail import Draft
@@ -314,7 +314,7 @@ class Broker:
     async def _tell_of_dead(self, receipts: Sequence[say.Receipt]) -> None:
         for receipt in receipts:
             draft = Draft(
-                id=f"{receipt.id}-dead-{receipt.recipient}"[:64].rstrip("-"),
+                id=new_id(),
                 sender=HIVE,
                 recipients=[OPERATOR],
                 kind="news",

@@ -287,7 +287,7 @@ class Store:
             if _question_of(c, question.id).state != "open":
                 return None
             draft = Draft(
-                id=f"{question.id}-expired",
+                id=new_id(),
                 sender="hive",
                 recipients=[question.asker],
                 kind="answer",
@@ -348,7 +348,7 @@ class Store:
             if changed.rowcount == 0:
                 return []
             draft = Draft(
-                id=f"{reminder.id}-due",
+                id=new_id(),
                 sender=reminder.agent,
                 recipients=[reminder.agent],
                 kind="reminder",

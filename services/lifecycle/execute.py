@@ -55,7 +55,7 @@ async def _post(address: str, order: dict[str, object], timeout_seconds: float) 
 def _understood(body: bytes) -> Executed:
     try:
         done = msgspec.json.decode(body, type=Executed)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Conflict(f"the agent's harness gave an answer that cannot be understood: {error}") from error
     output = done.output.encode(errors="replace")
     if len(output) <= EXEC_OUTPUT_BYTES_MAX:

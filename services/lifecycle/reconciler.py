@@ -242,7 +242,10 @@ class Reconciler:
 
     async def _clear(self, ward: Ward) -> None:
         ward.cleared = True
-        await self._cages.destroy(ward.name)
+        try:
+            await self._cages.destroy(ward.name)
+        except Problem as problem:  # what a cage has left behind must not stop the others' care
+            log.error("%s", problem.message, extra={"agent": ward.name, "hint": problem.hint})
 
     def _have(self, ward: Ward, cage: Running) -> None:
         ward.cage = cage

@@ -219,3 +219,30 @@ async def test_history_is_paged_by_key(hive: Hive) -> None:
     await alice.send("bob", "newer")
     page = await hive.operator.history(before=page[-1].id, limit=2)
     assert [receipt.id for receipt in page] == [ids[2], ids[1]]
+
+
+async def test_an_agent_cannot_take_the_id_of_mail_that_the_broker_makes(hive: Hive) -> None:
+    """A reminder and a question make mail later: whatever ids an agent has used meanwhile, that must not fail."""
+    alice = await hive.join("alice")
+    for number in range(3):
+        reminded, asked = new_id(), new_id()
+        for taken in (f"{reminded}-due", f"{asked}-expired"):
+            await alice.send("bob", "taken", id=taken)
+        await alice.door.call(say.Remind(text=f"stretch {number}", after_seconds=1), id=reminded)
+        await alice.door.call(
+            say.Ask(to="operator", question="?", deadline_seconds=1, default="yes"), id=asked
+        )
+    got: list[str] = []
+    while len(got) < 6:
+        got += [mail.body for mail in await alice.recv(wait_ms=10_000)]
+    assert sorted(got) == ["stretch 0", "stretch 1", "stretch 2", "yes", "yes", "yes"]
+    assert hive.processes["broker"].poll() is None
+
+
+async def test_a_dead_message_with_the_longest_id_is_told_too(hive: Hive) -> None:
+    await hive.operator_link.call("broker", say.Send(to=["bob"], body="poison"), id="x" * 64)
+    for _ in range(6):
+        bob = await hive.join("bob")
+        await bob.recv()
+    (news,) = await hive.operator.inbox()
+    assert "poison" in news.body

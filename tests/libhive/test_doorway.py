@@ -20,7 +20,7 @@ PONG = Pong(service="door", version="1", pid=1, up_since_ms=1)
 
 
 async def answer(agent: AgentName, frame: bytes) -> bytes:
-    return wire.pack_reply(wire.request_id(frame), PONG)
+    return wire.pack_reply(wire.unpack_request(frame).id, PONG)
 
 
 @pytest.fixture

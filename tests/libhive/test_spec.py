@@ -25,6 +25,9 @@ def test_a_new_agents_files_resolve_to_what_was_asked() -> None:
         ("[env]\nPATH = 'x'", "the hive's own"),
         ("packages = ['-rf']", "packages"),
         ("packages = ['a;b']", "packages"),
+        ("a" + ".a" * 9_900 + " = 1", "dots"),
+        ('"a"' + '."a"' * 4_000 + " = 1", "dots"),
+        ("x = {a" + ".a" * 9_000 + " = 1}", "dots"),
         ("[mcp_servers.x]\ncommand = 'y'\nsecret = 1", "unknown field"),
         ("[mcp_servers.x]\ncommand = 'y'\nenv = {LD_PRELOAD = 'x'}", "the hive's own"),
     ],
@@ -37,3 +40,7 @@ def test_what_is_not_a_configuration_is_refused(toml: str, says: str) -> None:
 def test_other_files_are_refused() -> None:
     with pytest.raises(BadRequest, match="not a file of a configuration"):
         resolve({"agent.toml": "", "../evil": "x"})
+
+
+def test_a_dotted_text_is_no_dotted_key() -> None:
+    assert resolve({"agent.toml": '[env]\nX = "1.2.3.4.5.6.7.8.9.10.11.12"'}).env["X"].endswith("12")

@@ -41,7 +41,19 @@ async def test_an_answer_is_understood(page: Path) -> None:
     assert (done.exit_code, done.output, done.truncated) == (2, "hi", False)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"exit_code": "x"}', b"\xff\xfe"])
+NO_ANSWERS = [
+    b"",
+    b"[]",
+    b"{}",
+    b'{"exit_code": "x"}',
+    b"\xff\xfe",
+    b'{"exit_code": 0, "output": "\xff"}',
+    b'{"exit_code": 1' + b"0" * 23 + b', "output": ""}',
+    b'{"exit_code": 0, "output": "", "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+]
+
+
+@pytest.mark.parametrize("body", NO_ANSWERS, ids=range(len(NO_ANSWERS)))
 async def test_what_is_no_answer_is_refused(page: Path, body: bytes) -> None:
     async with await served(page, reply(body)):
         with pytest.raises(Conflict, match="cannot be understood"):

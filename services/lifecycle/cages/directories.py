@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _ETC = {
     "passwd": "root:x:0:0::/:/usr/sbin/nologin\nagent:x:1000:1000::/state:/bin/bash\n"
     "nobody:x:65534:65534::/:/usr/sbin/nologin\n",
 }
+CLEAR_SECONDS_MAX = 60
 ETC_FILES = tuple(sorted(_ETC))
 
 
@@ -38,11 +40,21 @@ def make(plan: Plan) -> None:
 
 
 def clear(*directories: Path) -> None:
-    """Empties them. The page's directory is as deep and as full as its agent wanted, so this is rm's work: it does
-    not recurse on a stack and follows no link."""
-    entries = [str(entry) for directory in directories if directory.is_dir() for entry in directory.iterdir()]
-    if entries:
-        subprocess.run(["rm", "-rf", "--one-file-system", "--", *entries], check=True, timeout=60)
+    """Empties them. The page's directory is as deep and as full as its agent wanted, so this is find's work: it needs
+    no list of names, and follows no link. Raises Conflict when something stays."""
+    for directory in directories:
+        if directory.is_dir() and not directory.is_symlink():
+            _empty(directory)
+
+
+def _empty(directory: Path) -> None:
+    command = ["find", str(directory), "-xdev", "-mindepth", "1", "-delete"]
+    try:
+        subprocess.run(command, check=True, timeout=CLEAR_SECONDS_MAX, capture_output=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Conflict(
+            f"{directory} cannot be emptied: {error}", f"empty it by hand: sudo {shlex.join(command)}"
+        ) from error
 
 
 def _owned(directory: Path, uid: int) -> None:
