@@ -108,3 +108,15 @@ def question_from(row: Row[Any]) -> Question:
 
 def reminder_from(row: Row[Any]) -> Reminder:
     return Reminder(id=row.id, agent=row.agent, text=row.text, due_ms=row.due_ms, created_ms=row.created_ms)
+
+
+def receipt_text(receipt: Receipt) -> str:
+    return receipt.body
+
+
+def question_text(question: Question) -> str:
+    return question.text + question.answer
+
+
+def reminder_text(reminder: Reminder) -> str:
+    return reminder.text

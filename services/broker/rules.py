@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from libhive.messages.broker import Mailbox, Question, Remind
 from libhive.names import HIVE, OPERATOR
 from libhive.problems import BadRequest, Conflict, NotAllowed, NotFound, UnknownRecipient
+
+T = TypeVar("T")
+
+ITEM_BYTES: Final = 4_096
+"""What an item of a list has beside its text, at the most that matters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,18 @@ def due(remind: Remind, now: int) -> int:
             "a reminder is either at an instant or after some seconds", "give one of `at` and `after_seconds`"
         )
     return remind.at_ms or now + remind.after_seconds * 1000
+
+
+def fitting(items: Sequence[T], text: Callable[[T], str], bytes_max: int) -> list[T]:
+    """As many of them, from the first, as one reply can carry; at least one. Whoever wants more pages on by key."""
+    found: list[T] = []
+    left = bytes_max
+    for item in items:
+        left -= len(text(item).encode()) + ITEM_BYTES
+        if found and left < 0:
+            break
+        found.append(item)
+    return found
 
 
 def expiry_text(question: Question) -> str:

@@ -12,7 +12,7 @@ from libhive.messages.base import Done
 from libhive.names import HIVE, OPERATOR, agent_name, new_id
 from libhive.problems import NotAllowed, NotFound
 from services.broker import rules
-from services.broker.mail import Draft
+from services.broker.mail import Draft, question_text, receipt_text, reminder_text
 from services.broker.presence import Presences
 from services.broker.settings import Settings
 from services.broker.store import Store
@@ -138,11 +138,11 @@ class Broker:
         return say.ReceiptList(receipts=receipts)
 
     async def on_history(self, call: Call, m: say.History) -> say.ReceiptList:
-        return say.ReceiptList(receipts=self.store.history(m.agent, m.before, m.limit))
+        return self._receipts(self.store.history(m.agent, m.before, m.limit))
 
     async def on_inbox(self, call: Call, m: say.Inbox) -> say.ReceiptList:
         receipts = self.store.newest(OPERATOR, m.limit) if m.all else self.store.unacked(OPERATOR, m.limit)
-        return say.ReceiptList(receipts=receipts)
+        return self._receipts(receipts)
 
     async def on_ack_inbox(self, call: Call, m: say.AckInbox) -> Done:
         self._changed(await self.store.ack_inbox(m.ids, self.clock()))
@@ -153,7 +153,7 @@ class Broker:
         while True:
             arrival = self._arrival(OPERATOR)
             if found := self.store.replies(m.message):
-                return say.ReceiptList(receipts=found)
+                return self._receipts(found)
             if not await _within(arrival, until - self.clock()):
                 return say.ReceiptList(receipts=[])
 
@@ -184,7 +184,10 @@ class Broker:
         return Done()
 
     async def on_questions(self, call: Call, m: say.Questions) -> say.QuestionList:
-        return say.QuestionList(questions=self.store.questions(m.open_only, m.limit))
+        questions = self.store.questions(m.open_only, m.limit)
+        return say.QuestionList(
+            questions=rules.fitting(questions, question_text, self.settings.list_bytes_max)
+        )
 
     async def on_remind(self, call: Call, m: say.Remind) -> say.Reminded:
         now = self.clock()
@@ -202,15 +205,20 @@ class Broker:
         return Done()
 
     async def on_reminders(self, call: Call, m: say.Reminders) -> say.ReminderList:
-        return say.ReminderList(reminders=self.store.reminders())
+        reminders = self.store.reminders()
+        return say.ReminderList(
+            reminders=rules.fitting(reminders, reminder_text, self.settings.list_bytes_max)
+        )
 
     async def on_loose_ends(self, call: Call, m: say.LooseEnds) -> say.LooseEndList:
-        questions = self.store.questions(True, 500)
+        questions, share = self.store.questions(True, 500), self.settings.list_bytes_max // 4
+        of_me = [question for question in questions if question.recipient == call.caller]
+        by_me = [question for question in questions if question.asker == call.caller]
         return say.LooseEndList(
-            asked_of_me=[question for question in questions if question.recipient == call.caller],
-            asked_by_me=[question for question in questions if question.asker == call.caller],
-            reminders=self.store.reminders(call.caller),
-            unacked=self.store.unacked(call.caller, 100),
+            asked_of_me=rules.fitting(of_me, question_text, share),
+            asked_by_me=rules.fitting(by_me, question_text, share),
+            reminders=rules.fitting(self.store.reminders(call.caller), reminder_text, share),
+            unacked=rules.fitting(self.store.unacked(call.caller, 100), receipt_text, share),
         )
 
     # ---- mailboxes and who is there
@@ -361,6 +369,9 @@ class Broker:
 
     def _received(self, agent: str, mail: list[say.Mail]) -> say.Received:
         return say.Received(mail=mail, sequence=self.store.sequence(agent), holds=self.holds.get(agent, []))
+
+    def _receipts(self, found: Sequence[say.Receipt]) -> say.ReceiptList:
+        return say.ReceiptList(receipts=rules.fitting(found, receipt_text, self.settings.list_bytes_max))
 
     def _reload(self) -> None:
         self.directory = self.store.directory()

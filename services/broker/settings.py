@@ -12,6 +12,8 @@ class Settings:
     manager: str = MANAGER
     attempts_max: int = 5
     """Offers of one message before it is dead: something about it ends whoever reads it."""
+    list_bytes_max: int = 6 << 20
+    """Text in one reply that is a list; a frame of the bus has 8 MiB."""
     timer_seconds_max: float = 60.0
     """How long the timers sleep at most, so that a clock that jumps is noticed."""
 

@@ -246,3 +246,19 @@ async def test_a_dead_message_with_the_longest_id_is_told_too(hive: Hive) -> Non
         await bob.recv()
     (news,) = await hive.operator.inbox()
     assert "poison" in news.body
+
+
+async def test_no_agent_can_fill_a_list_so_that_the_operator_sees_nothing(hive: Hive) -> None:
+    alice = await hive.join("alice")
+    body = "\U0001f600" * 60_000
+    for _ in range(45):
+        await alice.send("operator", body)
+        await alice.door.call(say.Ask(to="operator", question=body))
+        await alice.door.call(say.Remind(text=body, after_seconds=86_400))
+    page = await hive.operator.history(limit=500)
+    assert 10 < len(page) < 90
+    assert await hive.operator.history(before=page[-1].id, limit=500)
+    assert await hive.operator.inbox(limit=500)
+    assert await hive.operator.questions()
+    assert await hive.operator.reminders()
+    assert (await alice.door.call(say.LooseEnds())).asked_by_me
