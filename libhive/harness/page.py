@@ -38,6 +38,8 @@ KEEPALIVE_SECONDS = 15.0
 QUEUED_MAX = 1_000
 SHOWN_BYTES_MAX = 100_000
 """Of one entry; what is cut is still in the transcript."""
+REPLY_BYTES_MAX = 900_000
+"""The dashboard takes at most 1 MiB from a cage."""
 _CUT_STRINGS = 4_000
 _CUT_ITEMS = 100
 _CUT_DEPTH = 12
@@ -124,8 +126,9 @@ class Page:
 
     async def _on_transcript(self, request: Request) -> Any:
         limit = min(_number(request, "limit", 200), ENTRIES_MAX)
-        entries = self._transcript.page(_number(request, "after"), _number(request, "before"), limit)
-        return {"entries": [shown(entry) for entry in entries], "newest": self._transcript.newest()}
+        after = _number(request, "after")
+        entries = [shown(entry) for entry in self._transcript.page(after, _number(request, "before"), limit)]
+        return {"entries": _fitting(entries, from_the_end=not after), "newest": self._transcript.newest()}
 
     async def _on_model(self, request: Request) -> Any:
         await self._turns.choose_model((await _form(request, ModelForm)).model)
@@ -256,6 +259,18 @@ def _json(value: Any, status: int = 200) -> Response:
 def _refusal(problem: Problem) -> Response:
     said = {"code": problem.code, "message": problem.message, "hint": problem.hint}
     return _json(said, _STATUS.get(problem.code, 400))
+
+
+def _fitting(entries: list[dict[str, Any]], *, from_the_end: bool) -> list[dict[str, Any]]:
+    """As many as one reply may carry, at least one; whoever wants more pages on by their numbers."""
+    left = REPLY_BYTES_MAX
+    found: list[dict[str, Any]] = []
+    for entry in reversed(entries) if from_the_end else entries:
+        left -= len(msgspec.json.encode(entry))
+        if found and left < 0:
+            break
+        found.append(entry)
+    return found[::-1] if from_the_end else found
 
 
 def _number(request: Request, name: str, default: int = 0) -> int:

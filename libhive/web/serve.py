@@ -18,17 +18,23 @@ from libhive.problems import AlreadyExists
 
 DRAIN_SECONDS = 1
 KEEP_ALIVE_SECONDS = 75
+HEADERS_SECONDS_MAX = 10.0
+"""From a connection, or the first bytes of a later request, to the end of the request's head."""
+HEAD_BYTES_MAX = 64 * 1024
 
 
 class WebServer:
-    """Serves one ASGI app on one socket. With `peer_uid`, only that user of a unix socket (or root, or ourselves)."""
+    """Serves one ASGI app on one socket. With `peer_uid`, only that user of a unix socket (or root, or ourselves).
+
+    Of `limit_concurrency` connections each may be idle, as between two requests; one more is closed at once.
+    """
 
     def __init__(
         self, app: Any, *, sock: socket.socket, limit_concurrency: int = 512, peer_uid: int | None = None
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=_protocol(peer_uid),
+            http=_protocol(peer_uid, limit_concurrency),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -36,7 +42,7 @@ class WebServer:
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            limit_concurrency=limit_concurrency,
+            limit_concurrency=limit_concurrency + 1,  # answers 503, but closes nothing: _protocol does
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
@@ -97,21 +103,70 @@ class _Quiet(uvicorn.Server):
         yield
 
 
-def _protocol(uid: int | None) -> type[asyncio.Protocol]:
-    return HttpToolsProtocol if uid is None else _checked(uid)
+def _protocol(uid: int | None, connections_max: int) -> type[asyncio.Protocol]:
+    class Guarded(_Capped):
+        def may_come_in(self, transport: Any) -> bool:
+            if len(self.connections) >= connections_max:
+                return False
+            return uid is None or may_enter(peer_uid(transport.get_extra_info("socket")), uid)
+
+    return Guarded
 
 
-def _checked(uid: int) -> type[asyncio.Protocol]:
-    class Checked(HttpToolsProtocol):
-        def connection_made(self, transport: Any) -> None:
-            if may_enter(peer_uid(transport.get_extra_info("socket")), uid):
-                super().connection_made(transport)
-            else:
-                self.flow = self.transport = transport
-                transport.abort()
+class _Capped(HttpToolsProtocol):
+    """uvicorn's, with a deadline and a cap for what comes before an app is asked: it has neither itself."""
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            if self in self.connections:
-                super().connection_lost(exc)
+    _in_head = True
+    _bare_bytes = 0  # since the last whole head or piece of a body: of a head, a chunk's extensions, trailers
+    _deadline: asyncio.TimerHandle | None = None
 
-    return Checked
+    def may_come_in(self, transport: Any) -> bool:
+        raise NotImplementedError
+
+    def connection_made(self, transport: Any) -> None:
+        if self.may_come_in(transport):
+            super().connection_made(transport)
+            self._expect_head()
+        else:
+            self.flow = self.transport = transport
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        if self in self.connections:
+            super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        was_in_head = self._in_head
+        while data and not self.transport.is_closing():
+            room = HEAD_BYTES_MAX - self._bare_bytes
+            part, data = data[:room], data[room:]
+            self._bare_bytes += len(part)
+            super().data_received(part)
+            if self._bare_bytes >= HEAD_BYTES_MAX:
+                self.transport.abort()
+        answering = self.cycle and not self.cycle.response_complete
+        if was_in_head and self._in_head and not answering:
+            self._expect_head()  # uvicorn's own timer ended with the first of these bytes
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._bare_bytes = False, 0
+        self._head_came()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bare_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        super().on_message_complete()
+
+    def _expect_head(self) -> None:
+        if self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(HEADERS_SECONDS_MAX, self.transport.abort)
+
+    def _head_came(self) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+            self._deadline = None

@@ -40,12 +40,12 @@ class CagePage:
 
     async def read(self, agent: AgentName, uid: int, path: str, query: dict[str, str] | None = None) -> bytes:
         """What the harness answers to this GET, as clean JSON."""
-        async with self._asked(agent, uid, "GET", path, params=query) as response:
+        async with self._in_time(agent), self._asked(agent, uid, "GET", path, params=query) as response:
             return clean_json(await self._whole(agent, response))
 
     async def write(self, agent: AgentName, uid: int, path: str, body: dict[str, str]) -> None:
         """Asks the harness to do something of its own (another model, an interrupt)."""
-        async with self._asked(agent, uid, "POST", path, json=body) as response:
+        async with self._in_time(agent), self._asked(agent, uid, "POST", path, json=body) as response:
             await self._whole(agent, response)
 
     async def events(self, agent: AgentName, uid: Callable[[], int], last_id: str) -> AsyncGenerator[bytes]:
@@ -77,6 +77,17 @@ class CagePage:
             yield "", b"event: here\ndata: {}\n\n"
             async for block in _blocks(response.aiter_raw(), self._settings.page_event_bytes_max):
                 yield clean_event(block)
+
+    @asynccontextmanager
+    async def _in_time(self, agent: AgentName) -> AsyncIterator[None]:
+        """httpx counts each read by itself: an answer that drips, or endless 103s, would never be late."""
+        try:
+            async with asyncio.timeout(self._settings.page_seconds_max):
+                yield
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{agent}'s harness does not answer in time", "is the agent running? start it here"
+            ) from error
 
     @asynccontextmanager
     async def _asked(
@@ -123,7 +134,7 @@ class CagePage:
     async def _problem(self, agent: AgentName, response: httpx.Response) -> Problem:
         try:
             said = msgspec.json.decode(await self._whole(agent, response), type=_Said)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             return Unavailable(f"{agent}'s harness refused: HTTP {response.status_code}")
         return problem_from(said.code, f"{agent}'s harness: {said.message}", said.hint)
 

@@ -49,8 +49,9 @@ class Settings:
     lines_kept_max: int = 400
 
     page_seconds_max: float = 3.0
+    """For a whole answer of the cage's, however it drips."""
     page_retry_seconds: float = 2.0
-    page_bytes_max: int = 12 * 1024 * 1024
+    page_bytes_max: int = 1024 * 1024
     page_event_bytes_max: int = 512 * 1024
     page_idle_seconds_max: float = 90.0
     ports_retry_seconds: float = 15.0

@@ -60,15 +60,12 @@ class Watch:
         except Unavailable as problem:
             self._snapshot.service_silent(service, problem.message)
         except Problem as problem:
-            log.warning(
-                "a service refused to tell its state",
-                extra={"peer": service, "code": problem.code, "why": problem.message},
-            )
+            _complain(service, problem)
 
     async def _look(self, service: str) -> None:
         try:
             pong = await self._link.call(service, Ping(), timeout_seconds=self._settings.pong_seconds)
-        except Unavailable as problem:
+        except Problem as problem:
             self._snapshot.service_silent(service, problem.message)
             return
         if self._snapshot.service_answers(service, pong):
@@ -78,13 +75,40 @@ class Watch:
         self._snapshot.take_proposals((await self._link.call("approvals", approvals.Proposals())).proposals)
 
     async def _fetch_broker(self) -> None:
+        """Part by part: one that fails (a reply over the wire's cap, say) leaves the others."""
+        parts = (
+            self._fetch_history,
+            self._fetch_inbox,
+            self._fetch_questions,
+            self._fetch_reminders,
+            self._fetch_peers,
+        )
+        for fetch in parts:
+            try:
+                await fetch()
+            except Unavailable:
+                raise
+            except Problem as problem:
+                _complain("broker", problem)
+
+    async def _fetch_history(self) -> None:
+        asked = broker.History(limit=self._settings.messages_kept_max)
+        self._snapshot.take_receipts((await self._link.call("broker", asked)).receipts)
+
+    async def _fetch_inbox(self) -> None:
+        asked = broker.Inbox(limit=self._settings.messages_kept_max)
+        self._snapshot.take_receipts((await self._link.call("broker", asked)).receipts)
+
+    async def _fetch_questions(self) -> None:
         kept = self._settings.messages_kept_max
-        self._snapshot.take_receipts((await self._link.call("broker", broker.History(limit=kept))).receipts)
-        self._snapshot.take_receipts((await self._link.call("broker", broker.Inbox(limit=kept))).receipts)
         recent = (await self._link.call("broker", broker.Questions(open_only=False))).questions
         still_open = (await self._link.call("broker", broker.Questions(limit=kept))).questions
         self._snapshot.take_questions([*recent, *still_open])
+
+    async def _fetch_reminders(self) -> None:
         self._snapshot.take_reminders((await self._link.call("broker", broker.Reminders())).reminders)
+
+    async def _fetch_peers(self) -> None:
         self._snapshot.take_peers((await self._link.call("broker", broker.Peers())).peers)
 
     async def _fetch_gateway(self) -> None:
@@ -95,3 +119,10 @@ class Watch:
 
     async def _fetch_updater(self) -> None:
         self._snapshot.take_deploys((await self._link.call("updater", updater.Deploys())).deploys)
+
+
+def _complain(service: str, problem: Problem) -> None:
+    log.warning(
+        "a service refused to tell its state",
+        extra={"peer": service, "code": problem.code, "why": problem.message},
+    )

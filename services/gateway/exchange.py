@@ -60,7 +60,7 @@ class Exchange:
         )
 
     async def body(self, *, bytes_max: int, seconds_max: float) -> AsyncIterator[bytes]:
-        """The request's body as it comes. Raises Refused when it is too long or too slow."""
+        """The request's body as it comes. Raises Refused when it is too long, too slow, or not of its length."""
         too_long = Refused(413, f"a request has at most {bytes_max} bytes")
         if (self.length or 0) > bytes_max:
             raise too_long
@@ -75,6 +75,9 @@ class Exchange:
                 raise too_long
             if data:
                 yield data
+        if self.length not in (None, taken):
+            # what was declared has gone upstream as a header: nothing else may follow it
+            raise Refused(400, f"the body has {taken} bytes, and its content-length says {self.length}")
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def begin(self, status: int, headers: Iterable[Header]) -> None:

@@ -59,6 +59,10 @@ class Front:
             await exchange.refuse(Refused(500, "the gateway failed at this request"))
 
     async def _handle(self, exchange: Exchange) -> None:
+        if any(name == "upgrade" for name, _ in exchange.headers):
+            # the parser takes what follows for another protocol's bytes: the body that was declared never comes
+            await exchange.refuse(Refused(400, "the gateway speaks HTTP/1.1 only: send no upgrade header"))
+            return
         route = rules.route(exchange.method, exchange.path)
         if route is None:
             await exchange.refuse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -134,6 +135,47 @@ async def test_a_socket_that_never_answers_costs_three_seconds_and_nothing_else(
     assert said["page"] is None
     assert said["agents"][0]["name"] == "iris"
     assert "does not answer" in said["page_problem"]
+
+
+@pytest.mark.parametrize(
+    ("opening", "drip"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", b"1"),
+        (b"HTTP/1.1 500 Oh\r\nContent-Length: 900\r\n\r\n", b"1"),
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    ],
+    ids=["body", "refusal", "early hints"],
+)
+async def test_an_answer_that_drips_is_late(paths: Paths, opening: bytes, drip: bytes) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(opening)
+            while not writer.is_closing():
+                writer.write(drip)
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    reader, iris = CagePage(paths, Settings(page_seconds_max=0.4)), agent_name("iris")
+    paths.page_dir(iris).mkdir(parents=True)
+    server = await asyncio.start_unix_server(serve, paths.page(iris))
+    async with server, asyncio.timeout(3):
+        with pytest.raises(Unavailable, match="in time"):
+            await reader.read(iris, os.geteuid(), "/api/state")
+        with pytest.raises(Unavailable, match="in time"):
+            await reader.write(iris, os.geteuid(), "/model", {"model": "opus"})
+
+
+async def test_a_refusal_that_is_not_text_is_a_refusal(paths: Paths) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = b'{"code": "x", "message": "\xff\xfe"}'
+        writer.write(b"HTTP/1.1 500 Oh\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+    iris = agent_name("iris")
+    paths.page_dir(iris).mkdir(parents=True)
+    async with await asyncio.start_unix_server(serve, paths.page(iris)):
+        with pytest.raises(Unavailable, match="refused: HTTP 500"):
+            await CagePage(paths, Settings()).read(iris, os.geteuid(), "/api/state")
 
 
 async def test_no_link_is_followed_to_another_socket(dashboard: Dashboard, paths: Paths, hive: Hive) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from libhive.messages import broker, lifecycle
+from libhive.messages.base import Ping
+from libhive.problems import BadFrame, InternalError
 from services.dashboard.views import BODY_SHOWN_MAX
 from tests.dashboard.conftest import Dashboard
 from tests.dashboard.rich import Hive, agent, mail_id, receipts
@@ -125,3 +129,32 @@ async def test_a_receipts_way_is_followed(dashboard: Dashboard, hive: Hive) -> N
         )  # type: ignore[arg-type]
     await dashboard.until(lambda: key in snapshot._receipts and snapshot._receipts[key].state == "acked")
     assert snapshot._receipts[key].seen_ms == 5
+
+
+async def test_one_part_of_the_broker_that_fails_leaves_the_others(dashboard: Dashboard, hive: Hive) -> None:
+    snapshot = dashboard.service._snapshot
+    await dashboard.until(lambda: bool(snapshot._peers))
+    hive.broker.answers[broker.History] = BadFrame("the reply is too large")
+    hive.broker.answers[broker.Questions] = InternalError("a bug")
+    hive.broker.answers[broker.Peers] = broker.PeerList(peers=[])
+    await dashboard.service._watch.fetch("broker")
+    assert not snapshot._peers
+    assert snapshot._questions
+    assert snapshot.service_up("broker")
+
+
+async def test_a_service_that_fails_at_a_ping_is_down_and_ends_nothing(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, call = dashboard.service._watch._link, dashboard.service._watch._link.call
+
+    async def failing(service: str, request: Any, **more: Any) -> Any:
+        if service == "updater" and isinstance(request, Ping):
+            raise InternalError("a bug")
+        return await call(service, request, **more)
+
+    monkeypatch.setattr(link, "call", failing)
+    snapshot = dashboard.service._snapshot
+    await dashboard.until(lambda: not snapshot.service_up("updater"))
+    monkeypatch.undo()
+    await dashboard.until(lambda: snapshot.service_up("updater"))

@@ -11,6 +11,7 @@ import pytest
 
 from libhive.messages.gateway import GatewayChanged, RequestServed
 from libhive.problems import BadRequest
+from services.gateway.exchange import Exchange, Refused
 
 BODY = {"model": "claude-haiku-5-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
 
@@ -291,3 +292,34 @@ async def test_without_a_credential_and_without_rehearsal(hive: Any) -> None:
     assert answer.json()["error"]["type"] == "authentication_error"
     assert "hive-admin login" in answer.json()["error"]["message"]
     assert "hive-admin login" in (await hive.gateway.status()).last_error
+
+
+async def test_a_request_that_would_be_another_protocol_is_refused(logged_in: Any, upstream: Any) -> None:
+    """The parser drops the body after an upgrade; sent on with its declared length it once ended the gateway."""
+    body = json.dumps(BODY).encode()
+    head = "POST /v1/messages HTTP/1.1\r\nHost: g\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: "
+    await logged_in.client()
+    reader, writer = await asyncio.open_unix_connection(str(logged_in.door()))
+    writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
+    async with asyncio.timeout(5):
+        said = await reader.read()
+    writer.close()
+    assert said.startswith(b"HTTP/1.1 400")
+    assert b'"invalid_request_error"' in said
+    assert upstream.requests == []
+    assert (await logged_in.ask(BODY)).status_code == 200
+    assert logged_in.process.returncode is None
+
+
+async def test_a_body_is_as_long_as_its_length_says() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    scope = {"method": "POST", "path": "/", "query_string": b"", "headers": [(b"content-length", b"56")]}
+    exchange = Exchange("iris", scope, receive, send)
+    with pytest.raises(Refused, match="0 bytes, and its content-length says 56"):
+        async for _ in exchange.body(bytes_max=100, seconds_max=1.0):
+            pass

@@ -42,6 +42,7 @@ const Welcome = ({ manager, there }) => html`<${Empty} title=${there ? "Your hiv
     : html`<p>Its manager is being started. This takes a few seconds.</p>`}
 </${Empty}>`;
 
+// While somebody else has the agent's port there is no link to it: whoever listens there would get the session's cookie.
 function Card({ agent }) {
   const act = (verb, form) => () => post(`/api/agents/${agent.name}/${verb}`, form);
   const gone = agent.desired === "destroyed";
@@ -62,7 +63,7 @@ function Card({ agent }) {
     </div>
     <footer>
       ${!gone && html`<button type="button" class="btn" onClick=${() => compose(agent.name)}>Message</button>
-        <a class="btn" href=${pageUrl(agent)} target="_blank" rel="noopener" title=${`its own page, on port ${agent.page_port}`}>Page <span class="port">:${agent.page_port}</span> ↗</a>
+        ${!agent.page_problem && html`<a class="btn" href=${pageUrl(agent)} target="_blank" rel="noopener" title=${`its own page, on port ${agent.page_port}`}>Page <span class="port">:${agent.page_port}</span> ↗</a>`}
         <${Act} run=${act("hold", { held: !held })} done=${held ? `${agent.name} goes on` : `${agent.name} pauses after its turn`}>${held ? "Resume" : "Pause"}</${Act}>
         ${agent.desired === "running" && agent.cage !== "broken"
           ? html`<${Act} run=${act("stop")} done=${`${agent.name} stops`} ask=${{ title: `Stop ${agent.name}?`, text: "Its cage ends now, also in mid-turn. Its mail waits and is given to it again when it is started.", go: "Stop", danger: true }}>Stop</${Act}>`
