@@ -182,8 +182,6 @@ def news_of(record: Record, state: ProposalState, note: Note) -> News | None:
     if state == "failed":
         details = about | {"reason": note.reason}
         return News(record.requester, "deploy_failed", f"{title} could not be deployed{because}.", details)
-    if note.by == record.requester:
-        return None  # whoever decides on her own proposal knows it
     by = f" by {note.by}" if note.by not in ("", HIVE) else ""
     decision = about | {"decision": state, "reason": note.reason}
     return News(record.requester, "proposal_decided", f"{title} is {state}{by}{because}.", decision)
