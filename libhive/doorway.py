@@ -233,7 +233,7 @@ class DoorClient:
             self._reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reading
-        self._hang_up()
+        self.hang_up()
 
     async def _until_answered(self, id: str, frame: bytes) -> wire.Answer:
         while True:
@@ -273,7 +273,7 @@ class DoorClient:
             try:
                 await self._greet()
             except BaseException:
-                self._hang_up()
+                self.hang_up()
                 raise
             self._ready = self._writer is not None
 
@@ -294,9 +294,10 @@ class DoorClient:
                 if future and not future.done():
                     future.set_result(answer)
         except (OSError, asyncio.IncompleteReadError, BadFrame):
-            self._hang_up()
+            self.hang_up()
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """The service forgets what it was asked; a call that still waits asks again on the next connection."""
         self._ready = False
         if self._writer is not None:
             self._writer.close()

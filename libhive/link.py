@@ -158,7 +158,10 @@ class Link:
                 arrived.clear()
                 while queue:
                     news = wire.unpack_news(queue.popleft())
-                    if epoch and (news.epoch, news.seq) != (epoch, seq + 1):
+                    if (news.epoch, news.seq) != (
+                        epoch,
+                        seq + 1,
+                    ):  # the first one too: it may not be the first sent
                         yield Gap(service)
                     epoch, seq = news.epoch, news.seq
                     if (kind := EVENTS.get(news.kind)) is not None:

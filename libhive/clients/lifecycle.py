@@ -19,8 +19,10 @@ class Lifecycle(Client):
     async def agent(self, name: str) -> say.Agent | None:
         return next((agent for agent in await self.agents() if agent.name == name), None)
 
-    async def apply(self, name: str, revision: int, spec: AgentSpec, id: str | None = None) -> say.Agent:
-        request = say.Apply(name=name, revision=revision, spec=spec)
+    async def apply(
+        self, name: str, revision: int, spec: AgentSpec, *, revive: bool = False, id: str | None = None
+    ) -> say.Agent:
+        request = say.Apply(name=name, revision=revision, spec=spec, revive=revive)
         return await self.link.call("lifecycle", request, id=id, timeout_seconds=STOP_SECONDS)
 
     async def start(self, name: str, id: str | None = None) -> say.Agent:

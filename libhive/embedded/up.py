@@ -24,6 +24,7 @@ from libhive.problems import Conflict, Problem
 STDOUT = 1
 FILES_MAX = 65_536
 SUPERVISOR_LIFE_SECONDS_MIN = 2.0
+SUPERVISOR_SHORT_LIVES_MAX = 3
 CHECK_SECONDS_MAX = 60.0
 
 
@@ -69,6 +70,7 @@ class Hive:
 
     supervisor: asyncio.subprocess.Process | None = None
     began = 0.0
+    short_lives = 0
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -104,7 +106,9 @@ class Hive:
         """
         while self.supervisor is not None:
             status = await self.supervisor.wait()
-            if time.monotonic() - self.began < SUPERVISOR_LIFE_SECONDS_MIN:
+            short = time.monotonic() - self.began < SUPERVISOR_LIFE_SECONDS_MIN
+            self.short_lives = self.short_lives + 1 if short else 0
+            if self.short_lives >= SUPERVISOR_SHORT_LIVES_MAX:
                 log = self.settings.log("supervisor")
                 raise Conflict(f"the supervisor ended at once with {status}", f"its log: {log}")
             say(f"the supervisor ended with {status}; starting another")

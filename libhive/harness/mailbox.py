@@ -124,6 +124,7 @@ class Mailbox:
             seconds = settings.recv_wait_ms / 1000 + RECV_SLACK_SECONDS
             received = await self.door.call(request, timeout_seconds=seconds)
         except Unavailable:
+            self.door.hang_up()  # else the broker, once it can, gives mail to this call that nobody waits for
             self._doubt()
             return []
         except StaleLease:

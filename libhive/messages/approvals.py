@@ -163,6 +163,7 @@ class Deployable(Reply, frozen=True, kw_only=True):
     """An approved proposal whose deploy has not ended."""
 
     number: int
+    kind: ProposalKind
     agent: str
     commit: str
     state: ProposalState

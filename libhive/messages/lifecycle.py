@@ -48,7 +48,8 @@ class Agents(Request[AgentList], frozen=True, kw_only=True):
 
 
 class Apply(Request[Agent], frozen=True, kw_only=True):
-    """Updater: run this configuration. Creates the agent, or brings back a destroyed one; restarts a running cage."""
+    """Updater: run this configuration. Creates the agent, with `revive` also one that was destroyed; restarts a running
+    cage."""
 
     KIND = "lifecycle.apply"
     REPLY = Agent
@@ -56,6 +57,7 @@ class Apply(Request[Agent], frozen=True, kw_only=True):
     name: Name
     revision: Count
     spec: AgentSpec
+    revive: bool = False
 
 
 class Start(Request[Agent], frozen=True, kw_only=True):

@@ -284,7 +284,12 @@ class Approvals:
             await self._void(record, problem.message)
             return None
         return Deployable(
-            number=record.number, agent=record.agent, commit=record.commit, state=record.state, spec=found
+            kind=record.kind,
+            number=record.number,
+            agent=record.agent,
+            commit=record.commit,
+            state=record.state,
+            spec=found,
         )
 
     async def _void(self, record: Record, why: str) -> None:

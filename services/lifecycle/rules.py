@@ -66,7 +66,9 @@ def new_row(name: str, rows: Collection[Row], settings: Settings) -> Row:
     return Row(name=name, number=number, page_port=port, desired="running", spec=AgentSpec(), revision=0)
 
 
-def on_apply(row: Row, revision: int, spec: AgentSpec, uid_of: UidOf) -> Change:
+def on_apply(row: Row, revision: int, spec: AgentSpec, uid_of: UidOf, *, revive: bool = False) -> Change:
+    if not revive:
+        _expect_not_destroyed(row)
     wanted = replace(_fresh(row), desired="running", revision=revision, spec=spec)
     return Change(wanted, (open_mailbox(wanted, uid_of),), forgive=True)
 

@@ -87,7 +87,7 @@ class Lifecycle:
         return say.AgentList(agents=[self._reconciler.agent(row) for row in self._store.rows()])
 
     async def on_apply(self, call: Call, m: say.Apply) -> say.Agent:
-        return await self._command(call, m.name, self._applying(m.name, m.revision, m.spec))
+        return await self._command(call, m.name, self._applying(m.name, m.revision, m.spec, revive=m.revive))
 
     async def on_destroy(self, call: Call, m: say.Destroy) -> say.Agent:
         return await self._command(call, m.name, _to_row(m.name, rules.on_destroy))
@@ -132,10 +132,10 @@ class Lifecycle:
         await self._store.answered(call.id, agent)
         return agent
 
-    def _applying(self, name: str, revision: int, spec: AgentSpec) -> Decide:
+    def _applying(self, name: str, revision: int, spec: AgentSpec, *, revive: bool = False) -> Decide:
         def decide(row: Row | None, rows: list[Row]) -> Change:
             there = row or rules.new_row(name, rows, self._settings)
-            return rules.on_apply(there, revision, spec, self._settings.uid_of)
+            return rules.on_apply(there, revision, spec, self._settings.uid_of, revive=revive)
 
         return decide
 

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from msgspec import structs
+
 from libhive.clients.approvals import Approvals
 from libhive.clients.broker import Broker
 from libhive.clients.lifecycle import Lifecycle
@@ -104,7 +106,8 @@ class Journey:
             return
         for each in await self.world.approvals.deployables():
             if rules.deploy_id(each.number, each.commit) == self.entry.id:
-                await self._save(step="resolved", spec=each.spec, revision=each.number)
+                revive = each.kind == "create_agent"
+                await self._save(step="resolved", spec=each.spec, revision=each.number, revive=revive)
                 return
         raise Conflict(f"proposal {self.entry.proposal} is no longer approved")
 
@@ -133,10 +136,11 @@ class Journey:
         entry = self.entry
         assert entry.spec
         async with self.world.one_cage:
-            if entry.previous and entry.previous.desired == "stopped":
+            await self._heed_stop()
+            if self.entry.previous and self.entry.previous.desired == "stopped":
                 await self._hold_stopped()
             await self.world.lifecycle.apply(
-                entry.agent, entry.revision, entry.spec, id=self._command("apply")
+                entry.agent, entry.revision, entry.spec, revive=entry.revive, id=self._command("apply")
             )
             reach("deploy:applied")
             await self._save(step="switched")
@@ -147,7 +151,9 @@ class Journey:
             await self._until_healthy()
 
     async def record(self) -> None:
-        """The agent already works on: only whoever asked has to be told."""
+        """It is healthy, and stays: it is what it was before again, and whoever asked has to be told."""
+        await self._stop_again()
+        await self._release()
         try:
             await self._tell("deployed")
         except PASSING:
@@ -199,21 +205,20 @@ class Journey:
             rules.on_unwell(entry.agent, agent, peer, loop.time() - since, self.world.settings)
             await self._say(f"waiting until it is healthy: {rules.condition(agent, peer)}")
             await self.world.pulse.wait(self.world.settings.poll_seconds)
-        await self._stop_again()
-        await self._release()
         await self._save(step="healthy", detail="")
 
     # ---- what the steps are made of
 
     async def _go_back(self) -> str:
         """To the last good one; says what was done."""
+        await self._heed_stop()
         entry, lifecycle = self.entry, self.world.lifecycle
         back = rules.way_back(entry.previous, await self._agent(), entry.step)
         try:
             async with self.world.one_cage:
                 if back == "apply" and (old := entry.previous):
                     await lifecycle.apply(entry.agent, old.revision, old.spec, id=self._command("back"))
-                    await self._stop_again()
+                    await self._stop_again("stop-back")
                     return f"went back to revision {old.revision}"
                 if back == "stop":
                     await lifecycle.stop(entry.agent, id=self._command("stop"))
@@ -225,15 +230,21 @@ class Journey:
             return f"going back failed: {rules.sentence(problem)}"
         return ""
 
+    async def _heed_stop(self) -> None:
+        """Whoever has stopped the agent since the deploy looked at it wants it stopped when the deploy has ended."""
+        agent, previous = await self._agent(), self.entry.previous
+        if agent and previous and agent.desired == "stopped" != previous.desired:
+            await self._save(previous=structs.replace(previous, desired="stopped"))
+
     async def _hold_stopped(self) -> None:
         """An agent that was stopped is started only to see that the configuration is good: it gets no
         mail."""
         await self._save(held=True)
         await self.world.broker.set_hold(self.entry.agent, "update", True)
 
-    async def _stop_again(self) -> None:
+    async def _stop_again(self, command: str = "stop-again") -> None:
         if self.entry.previous and self.entry.previous.desired == "stopped":
-            await self.world.lifecycle.stop(self.entry.agent, id=self._command("stop-again"))
+            await self.world.lifecycle.stop(self.entry.agent, id=self._command(command))
 
     async def _release(self) -> None:
         if not self.entry.held:

@@ -106,8 +106,9 @@ def condition(agent: Agent | None, peer: Peer | None) -> str:
 
 def on_unwell(name: str, agent: Agent | None, peer: Peer | None, seconds: float, settings: Settings) -> None:
     """Raises once waiting longer cannot be right."""
-    if agent is None or agent.desired == "destroyed":
-        raise Conflict(f"{name} was destroyed meanwhile")
+    if agent is None or agent.desired != "running":
+        became = agent.desired if agent else "destroyed"
+        raise Conflict(f"{name} was {became} while it was being deployed")
     if agent.cage == "broken":
         raise Conflict(
             f"{name} did not start: {condition(agent, peer)}", f"its log says why: hive-admin logs {name}"

@@ -34,6 +34,7 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX deploys_by_start ON deploys (started_ms, id);
     """,
+    "ALTER TABLE deploys ADD COLUMN revive INTEGER NOT NULL DEFAULT 0;",
 )
 
 
@@ -57,6 +58,8 @@ class Entry:
     """The agent's mail may be held by this deploy."""
     stopped: bool = False
     """It failed, and there was nothing to go back to."""
+    revive: bool = False
+    """It makes an agent, also one that was destroyed; no other deploy brings one back."""
 
     @property
     def ended(self) -> bool:
@@ -126,6 +129,7 @@ def _values(entry: Entry) -> dict[str, Any]:
         "previous": entry.previous and msgspec.json.encode(entry.previous),
         "held": int(entry.held),
         "stopped": int(entry.stopped),
+        "revive": int(entry.revive),
     }
 
 
@@ -139,5 +143,6 @@ def _entry(row: Row[Any]) -> Entry:
             "previous": previous and msgspec.json.decode(previous, type=Previous),
             "held": bool(values["held"]),
             "stopped": bool(values["stopped"]),
+            "revive": bool(values["revive"]),
         }
     )

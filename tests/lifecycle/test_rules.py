@@ -90,7 +90,7 @@ def test_no_letter_carries_the_agents_own_words() -> None:
 def test_apply_makes_the_cage_stale_and_tells_the_broker() -> None:
     spec = AgentSpec(allowed_recipients=["hm1nd"])
     change = rules.on_apply(
-        replace(ROW, desired="destroyed", broken=True), 9, spec, lambda number: 100 + number
+        replace(ROW, desired="destroyed", broken=True), 9, spec, lambda number: 100 + number, revive=True
     )
     assert (change.row.desired, change.row.revision, change.row.broken) == ("running", 9, False)
     assert change.row.stale_generation == ROW.generation

@@ -76,7 +76,9 @@ async def test_a_life(hive: LifecycleHive) -> None:
     with pytest.raises(Conflict, match="iris is destroyed"):
         await hive.lifecycle.start("iris")
 
-    back = await hive.lifecycle.apply("iris", 5, SPEC)
+    with pytest.raises(Conflict, match="destroyed"):
+        await hive.lifecycle.apply("iris", 5, SPEC)
+    back = await hive.lifecycle.apply("iris", 5, SPEC, revive=True)
     assert (back.cage, back.uid, back.page_port, back.generation) == ("running", iris.uid, 8100, 5)
 
 

@@ -102,7 +102,12 @@ class Scene:
 
     def approve(self, number: int, agent: str, spec: AgentSpec) -> None:
         self.approved[number] = approvals.Deployable(
-            number=number, agent=agent, commit=f"{number:040x}", state="approved", spec=spec
+            number=number,
+            kind="create_agent",
+            agent=agent,
+            commit=f"{number:040x}",
+            state="approved",
+            spec=spec,
         )
         self.story[number] = []
         self.approvals.publish(approvals.ProposalChanged(proposal=self._proposal(number)))
