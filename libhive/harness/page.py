@@ -266,7 +266,7 @@ def _fitting(entries: list[dict[str, Any]], *, from_the_end: bool) -> list[dict[
     left = REPLY_BYTES_MAX
     found: list[dict[str, Any]] = []
     for entry in reversed(entries) if from_the_end else entries:
-        left -= len(msgspec.json.encode(entry))
+        left -= len(json.dumps(entry))  # unlike msgspec, it takes the lone surrogates that a CLI may write
         if found and left < 0:
             break
         found.append(entry)
