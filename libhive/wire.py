@@ -21,7 +21,8 @@ FRAME_BYTES_MAX: Final = 256 * 1024
 DEPTH_MAX: Final = 16
 VALUES_MAX: Final = 20_000
 BUS_FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Replies on the bus may hold whole lists; requests keep to FRAME_BYTES_MAX."""
+"""Replies and events on the bus may hold whole lists; requests keep to FRAME_BYTES_MAX and VALUES_MAX."""
+BUS_VALUES_MAX: Final = 2_000_000
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,7 +118,7 @@ def understand(envelope: Envelope, kind: type[Request[Any]]) -> Request[Any]:
 
 def unpack_answer(data: bytes) -> Answer:
     try:
-        return msgspec.convert(unpack(data, BUS_FRAME_BYTES_MAX, values_max=2_000_000), Answer)
+        return msgspec.convert(unpack(data, BUS_FRAME_BYTES_MAX, values_max=BUS_VALUES_MAX), Answer)
     except msgspec.ValidationError as error:
         raise BadFrame(f"not a reply: {error}") from None
 
@@ -134,7 +135,7 @@ def answer_to(answer: Answer, kind: type[Any]) -> Any:
 
 def unpack_news(data: bytes) -> News:
     try:
-        return msgspec.convert(unpack(data, BUS_FRAME_BYTES_MAX, values_max=2_000_000), News)
+        return msgspec.convert(unpack(data, BUS_FRAME_BYTES_MAX, values_max=BUS_VALUES_MAX), News)
     except msgspec.ValidationError as error:
         raise BadFrame(f"not an event: {error}") from None
 
