@@ -56,10 +56,10 @@ async def _listen(session: Session, service: str, queue: asyncio.Queue[Happened]
     began = False
     async for event in session.link.events(service):
         if not isinstance(event, Gap):
+            began = True
             queue.put_nowait(_happened(now_ms(), event))
-        elif began:
+        elif began:  # one before the first event only says that we have begun to listen
             queue.put_nowait(Happened(at_ms=now_ms(), service=service, kind=f"{service}.gap", body={}))
-        began = True  # the first gap only says that we have begun to listen
 
 
 async def _lately(session: Session, limit: int) -> list[Happened]:

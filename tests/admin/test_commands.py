@@ -208,6 +208,7 @@ async def test_events_are_one_json_object_a_line(stage: Stage) -> None:
 
 async def test_events_follow_what_is_published_until_interrupted(stage: Stage) -> None:
     everything(stage)
+    stage.actors["broker"].publish(broker.PeerChanged(peer=samples.peer("bob")))  # nobody listens yet
     process = await stage.popen("events", "--follow")
     assert process.stdout
     assert process.stderr

@@ -16,8 +16,13 @@ export function Events() {
   const end = useRef(null);
   const list = useRef(null);
   const stuck = useRef(true);
+  const put = useRef(0);
   useLayoutEffect(() => {
-    if (stuck.current && list.current) list.current.scrollTop = list.current.scrollHeight;
+    if (!stuck.current || !list.current) return;
+    // The scroll event comes a frame after the scrolling: a line that is drawn in between must not pull the reader down.
+    if (list.current.scrollTop < Math.min(put.current, list.current.scrollHeight - list.current.clientHeight) - 40) return void (stuck.current = false);
+    list.current.scrollTop = list.current.scrollHeight;
+    put.current = list.current.scrollTop;
   }, [lines.length, lines.at(-1)?.id]);
   const scrolled = () => (stuck.current = list.current.scrollHeight - list.current.scrollTop - list.current.clientHeight < 40);
   return html`<section class="events" aria-labelledby="title">
