@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import inspect
 import logging
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any, Protocol
 
 from libhive import logs, systemd, wire
+from libhive.backup.custodian import Custodian
 from libhive.clock import now_ms
-from libhive.doorway import Doorway
+from libhive.doorway import Doorway, Serve
 from libhive.link import Server
 from libhive.messages.base import Event, Ping, Pong, Reply, Request
+from libhive.messages.broker import News
+from libhive.messages.registry import REQUESTS
 from libhive.names import HIVE, OPERATOR, AgentName
 from libhive.paths import Paths, make_private
 from libhive.problems import AlreadyExists, BadRequest, InternalError, Problem
@@ -48,6 +51,18 @@ Handler = Callable[[Call, Any], Awaitable[Reply] | Reply]
 Handlers = dict[type[Request[Any]], Handler]
 
 
+Answer = Callable[[bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that is being answered."""
+
+    kind: str
+    call: Call
+    reply: Answer
+
+
 class Service(Protocol):
     """What a service gives to be run."""
 
@@ -62,9 +77,7 @@ class Service(Protocol):
 class Doors:
     """This service's door in each agent's directory."""
 
-    def __init__(
-        self, paths: Paths, service: str, serve: Callable[[AgentName, bytes], Awaitable[bytes]]
-    ) -> None:
+    def __init__(self, paths: Paths, service: str, serve: Serve) -> None:
         self._paths, self._service, self._serve = paths, service, serve
         self._doors: dict[AgentName, Doorway] = {}
         self.on_gone: Callable[[AgentName], None] | None = None
@@ -106,15 +119,23 @@ class Daemon:
         self._ended = asyncio.Event()
         self._status = 0
         self._since_ms = now_ms()
-        self._bus = {kind.KIND: (kind, handler) for kind, handler in service.bus_handlers().items()}
-        self._door = {kind.KIND: (kind, handler) for kind, handler in service.door_handlers().items()}
-        self._bus[Ping.KIND] = self._door[Ping.KIND] = (Ping, self._on_ping)
+        self._bus = {kind.KIND: handler for kind, handler in service.bus_handlers().items()}
+        self._door = {kind.KIND: handler for kind, handler in service.door_handlers().items()}
+        self._bus[Ping.KIND] = self._door[Ping.KIND] = self._on_ping
+        self._reader = wire.Reader([Ping, *service.door_handlers()])
+        self._custodian = Custodian(service.name, paths, self.details)
+        self._bus |= {kind.KIND: handler for kind, handler in self._custodian.streams.handlers().items()}
         self._server: Server | None = None
         self._refused: dict[str, tuple[int, int]] = {}
 
     def publish(self, event: Event) -> None:
         if self._server is not None:
             self._server.publish(event)
+
+    def heard(self, events: int) -> bool:
+        """Whether anybody listens to events. If not, `events` of them are counted as sent, and need not be made: who
+        subscribes later sees by the numbers that some were missed."""
+        return self._server is not None and self._server.heard(events)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A background task that ends with the service; if it raises, so does the service."""
@@ -130,15 +151,18 @@ class Daemon:
         name = self.service.name
         lock = _hold_lock(self.paths, name)
         try:
-            self._server = Server(self.paths.bus(name), self.paths.events(name), self._serve_bus, self.spawn)
+            self._custodian.hold()
+            self._server = Server(self.paths.bus(name), self.paths.events(name), self._serve_bus)
             self._stop_on_signals()
             await self.service.start(self)
             self._announce()
+            self.spawn(self._custodian.run(self._bus.get(News.KIND)), "custodian")
             await self._ended.wait()
             await self._drain()
         finally:
             if self._server:
                 self._server.close()
+            self._custodian.let_go()
             lock.close()
         return self._status
 
@@ -172,6 +196,7 @@ class Daemon:
 
     def _failed(self, what: str, error: BaseException) -> None:
         self.log.critical("%s failed, ending the process", what, exc_info=error)
+        self._custodian.noticed(error)
         self._status = 1
         self._ended.set()
 
@@ -184,30 +209,74 @@ class Daemon:
             details=self.details,
         )
 
-    async def _serve_bus(self, frame: bytes) -> bytes:
-        return await self._serve(frame, self._bus, None)
+    def _serve_bus(self, frame: bytes, reply: Answer) -> asyncio.Future[Any] | None:
+        return self._serve(frame, self._bus, None, reply)
 
-    async def _serve_door(self, agent: AgentName, frame: bytes) -> bytes:
-        return await self._serve(frame, self._door, agent)
+    def _serve_door(self, agent: AgentName, frame: bytes, reply: Answer) -> asyncio.Future[Any] | None:
+        if plain := self._reader.read(frame):
+            id, request = plain
+            return self._handle(
+                Asked(request.KIND, Call(agent, id), reply), self._door[request.KIND], request
+            )
+        return self._serve(frame, self._door, agent, reply)
 
-    async def _serve(
-        self, frame: bytes, table: dict[str, tuple[type[Request[Any]], Handler]], agent: AgentName | None
-    ) -> bytes:
+    def _serve(
+        self, frame: bytes, table: dict[str, Handler], agent: AgentName | None, reply: Answer
+    ) -> asyncio.Future[Any] | None:
         try:
             envelope = wire.unpack_request(frame)
         except Problem as problem:
             self._note_refused(agent or "bus", problem)
-            return wire.pack_problem(problem.details.pop("re", ""), problem)
+            reply(wire.pack_problem(problem.details.pop("re", ""), problem))
+            return None
+        asked = Asked(envelope.kind, Call(agent or envelope.actor, envelope.id), reply)
         try:
-            reply = await self._handle(envelope, table, agent)
-            return wire.pack_reply(envelope.id, reply)
+            handler, request = self._understood(envelope, table, agent)
         except Problem as problem:
-            return wire.pack_problem(envelope.id, problem)
-        except Exception as error:  # noqa: BLE001 - the one place where a bug is told from a problem
-            self._failed(f"{envelope.kind} for {agent or envelope.actor}", error)
-            return wire.pack_problem(
-                envelope.id, InternalError(f"{self.service.name} failed at {envelope.kind}")
-            )
+            self._done(asked, problem)
+            return None
+        return self._handle(asked, handler, request)
+
+    def _understood(
+        self, envelope: wire.Envelope, table: dict[str, Handler], agent: AgentName | None
+    ) -> tuple[Handler, Request[Any]]:
+        if envelope.kind not in table:
+            raise BadRequest(f"{self.service.name} has no {envelope.kind!r:.80} here")
+        if bool(envelope.actor) == (agent is not None):
+            raise BadRequest("`actor` belongs to the bus, and only there", "who speaks is known by the door")
+        return table[envelope.kind], wire.understand(envelope, REQUESTS[envelope.kind])
+
+    def _handle(self, asked: Asked, handler: Handler, request: Request[Any]) -> asyncio.Future[Any] | None:
+        try:
+            outcome = handler(asked.call, request)
+        except Exception as error:  # noqa: BLE001 - told apart in `_done`
+            self._done(asked, error)
+            return None
+        if isinstance(outcome, Reply):
+            self._done(asked, outcome)
+            return None
+        future = asyncio.ensure_future(outcome)
+        future.add_done_callback(partial(self._ended_later, asked))
+        return future
+
+    def _ended_later(self, asked: Asked, future: asyncio.Future[Reply]) -> None:
+        if not future.cancelled():
+            self._done(asked, future.exception() or future.result())
+
+    def _done(self, asked: Asked, outcome: Reply | BaseException) -> None:
+        """The one place where a problem is told from a bug."""
+        id = asked.call.id
+        if isinstance(outcome, Reply):
+            try:
+                frame = wire.pack_reply(id, outcome)
+            except Problem as problem:  # more than a frame can hold
+                frame = wire.pack_problem(id, problem)
+        elif isinstance(outcome, Problem):
+            frame = wire.pack_problem(id, outcome)
+        else:
+            self._failed(f"{asked.kind} for {asked.call.caller}", outcome)
+            frame = wire.pack_problem(id, InternalError(f"{self.service.name} failed at {asked.kind}"))
+        asked.reply(frame)
 
     def _note_refused(self, peer: str, problem: Problem) -> None:
         """Says which peer, once a second at most: a flood of bad frames must not wash the rest out of the log."""
@@ -219,30 +288,19 @@ class Daemon:
         said = {"peer": peer, "code": problem.code, "why": problem.message, "more_before": refused}
         self.log.warning("refused a frame", extra=said)
 
-    async def _handle(
-        self,
-        envelope: wire.Envelope,
-        table: dict[str, tuple[type[Request[Any]], Handler]],
-        agent: AgentName | None,
-    ) -> Reply:
-        if envelope.kind not in table:
-            raise BadRequest(f"{self.service.name} has no {envelope.kind!r:.80} here")
-        if bool(envelope.actor) == (agent is not None):
-            raise BadRequest("`actor` belongs to the bus, and only there", "who speaks is known by the door")
-        kind, handler = table[envelope.kind]
-        outcome = handler(Call(agent or envelope.actor, envelope.id), wire.understand(envelope, kind))
-        return await outcome if inspect.isawaitable(outcome) else outcome
 
-
-def main(build: Callable[[Paths], Service]) -> None:
+def main(
+    build: Callable[[Paths], Service], loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> None:
     """The whole of a service's life: settings, lock, serve, drain. Exits 0 when told to stop, 1 on a bug, 2 when it
-    could not start for a reason a person can mend."""
+    could not start for a reason a person can mend. `loop` makes another event loop than Python's own."""
     logs.setup("hive")
     try:
         paths = Paths.from_environment()
         service = build(paths)
         logs.setup(service.name)
-        status = asyncio.run(_run(service, paths))
+        with asyncio.Runner(loop_factory=loop) as runner:
+            status = runner.run(_run(service, paths))
     except Problem as problem:
         logging.getLogger("hive").critical(
             "%s%s", problem.message, f" ({problem.hint})" if problem.hint else ""

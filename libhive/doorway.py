@@ -1,7 +1,8 @@
 """Agents' doors: unix stream sockets, a 4-byte big-endian length before each msgpack frame.
 
-Who connects is not trusted. Every limit is here: a connection cap, two seconds to the first frame, a frame cap, and
-back-pressure in both directions, so that a door's memory is bounded whatever its agent does.
+Who connects is not trusted. Every limit is here: a connection cap, two seconds to the first frame, a frame cap, turns
+(a connection that sends without end has a few frames answered, then everybody else has their turn), and back-pressure
+in both directions, so that what a door costs in memory and time is bounded whatever its agent does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from libhive import wire
 from libhive.messages.base import Reply, Request
@@ -22,18 +23,22 @@ from libhive.problems import BadFrame, Problem, Unavailable
 
 R = TypeVar("R", bound=Reply)
 
-CONNECTIONS_MAX = 32
+CONNECTIONS_MAX = 16
 FIRST_FRAME_SECONDS_MAX = 2.0
 IN_FLIGHT_MAX = 128
 """Requests of one connection that are being answered; beyond that its socket is not read."""
+TURN_FRAMES_MAX = 64
+TURN_BYTES_MAX = 128 * 1024
+"""What one connection gets answered before the loop looks at the others again."""
 WRITE_BUFFER_BYTES_MAX = 1 << 20
 RECONNECT_SECONDS = 0.1
 
 _LENGTH = struct.Struct(">I")
 _PEER = struct.Struct("3i")
 
-Serve = Callable[[AgentName, bytes], Awaitable[bytes]]
-"""Answers one frame of an agent with one frame; never raises."""
+Serve = Callable[[AgentName, bytes, Callable[[bytes], None]], "asyncio.Future[Any] | None"]
+"""Answers one frame of an agent by calling back with one frame, at once or later; never raises. What it returns is
+cancelled when the connection is lost before that."""
 
 
 def listen(path: Path, *, mode: int = 0o660, uid: int | None = None, backlog: int = 128) -> socket.socket:
@@ -101,35 +106,42 @@ class _Guest(asyncio.Protocol):
     def __init__(self, door: Doorway) -> None:
         self.door = door
         self.buffer = bytearray()
-        self.in_flight: set[asyncio.Task[None]] = set()
+        self.replies: list[bytes] = []
+        self.in_flight: dict[asyncio.Future[Any], None] = {}
         self.transport: asyncio.Transport | None = None
         self.deadline: asyncio.TimerHandle | None = None
-        self.reading, self.writable = True, True
+        self.turn: asyncio.Handle | None = None
+        self.open, self.reading, self.writable, self.stalled = False, True, True, False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = transport = cast("asyncio.Transport", transport)
         sock = transport.get_extra_info("socket")
         if len(self.door.connections) >= CONNECTIONS_MAX or not may_enter(peer_uid(sock), self.door.uid):
             transport.abort()
             return
+        self.open = True
         self.door.connections.add(self)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         self._expect_frame()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
         if self in self.door.connections:
             self.door.connections.discard(self)
             if not self.door.connections and self.door.on_gone:
                 self.door.on_gone(self.door.agent)
-        if self.deadline:
-            self.deadline.cancel()
-        for task in self.in_flight:
-            task.cancel()
+        for handle in (self.deadline, self.turn):
+            if handle:
+                handle.cancel()
+        for future in list(self.in_flight):
+            future.cancel()
 
     def data_received(self, data: bytes) -> None:
+        if not self.open:
+            return
         self.buffer += data
-        self._take_frames()
+        if self.turn is None:
+            self._take_turn()
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -148,52 +160,86 @@ class _Guest(asyncio.Protocol):
         if self.deadline is None:
             self.deadline = asyncio.get_running_loop().call_later(FIRST_FRAME_SECONDS_MAX, self.drop)
 
-    def _take_frames(self) -> None:
-        while self.reading and len(self.buffer) >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(self.buffer)
-            if size > wire.FRAME_BYTES_MAX:
-                self._refuse(BadFrame(f"a frame has at most {wire.FRAME_BYTES_MAX} bytes"))
-                return
-            end = _LENGTH.size + size
-            if len(self.buffer) < end:
-                break
-            frame = bytes(self.buffer[_LENGTH.size : end])
-            del self.buffer[:end]
-            if self.deadline:
-                self.deadline.cancel()
-                self.deadline = None
-            self._answer(frame)
-        if self.buffer and self.reading:
+    def _take_turn(self) -> None:
+        """Answers the frames that are whole, up to a turn's worth; the rest has its turn after everybody else's."""
+        self.turn = None
+        frames = self._frames() if self._able() else []
+        if frames and self.deadline:
+            self.deadline.cancel()
+            self.deadline = None
+        for frame in frames:
+            if future := self.door.serve(self.door.agent, frame, self._reply):
+                self.in_flight[future] = None
+                future.add_done_callback(self._answered)
+        if self.open and self.buffer and not self.stalled:
             self._expect_frame()
-
-    def _answer(self, frame: bytes) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(frame))
-        self.in_flight.add(task)
-        task.add_done_callback(self._answered)
         self._steer()
 
-    async def _serve(self, frame: bytes) -> None:
-        reply = await self.door.serve(self.door.agent, frame)
-        if self.transport and not self.transport.is_closing():
-            self.transport.write(_LENGTH.pack(len(reply)) + reply)
+    def _frames(self) -> list[bytes]:
+        """Takes what is whole out of the buffer; `stalled` says whether more of that has to wait."""
+        found: list[bytes] = []
+        room = min(TURN_FRAMES_MAX, IN_FLIGHT_MAX - len(self.in_flight))
+        at = 0
+        with memoryview(self.buffer) as view:
+            while self._whole_at(at):
+                if len(found) >= room or at > TURN_BYTES_MAX:
+                    self.stalled = True
+                    break
+                begin, at = at + _LENGTH.size, at + _LENGTH.size + _LENGTH.unpack_from(view, at)[0]
+                found.append(bytes(view[begin:at]))
+            else:
+                self.stalled = False
+        del self.buffer[:at]
+        return found
 
-    def _answered(self, task: asyncio.Task[None]) -> None:
-        self.in_flight.discard(task)
-        self._steer()
-        if self.reading:
-            self._take_frames()
+    def _whole_at(self, at: int) -> bool:
+        if not self.open or len(self.buffer) < at + _LENGTH.size:
+            return False
+        size = int(_LENGTH.unpack_from(self.buffer, at)[0])
+        if size > wire.FRAME_BYTES_MAX:
+            self._refuse(BadFrame(f"a frame has at most {wire.FRAME_BYTES_MAX} bytes"))
+            return False
+        return len(self.buffer) >= at + _LENGTH.size + size
+
+    def _reply(self, frame: bytes) -> None:
+        """What is answered in one go, by one commit say, goes out by one write."""
+        if not self.open:
+            return
+        if not self.replies:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self.replies.append(_LENGTH.pack(len(frame)))
+        self.replies.append(frame)
+
+    def _flush(self) -> None:
+        replies, self.replies = self.replies, []
+        if replies and self.transport and not self.transport.is_closing():
+            self.transport.write(b"".join(replies))
+
+    def _answered(self, future: asyncio.Future[Any]) -> None:
+        self.in_flight.pop(future, None)
+        if not self.reading:
+            self._steer()
+
+    def _able(self) -> bool:
+        """Whether there is room for what one more request may cost."""
+        return self.open and self.writable and len(self.in_flight) < IN_FLIGHT_MAX
 
     def _steer(self) -> None:
-        """Reads only while there is room for what a request may cost."""
-        reading = self.writable and len(self.in_flight) < IN_FLIGHT_MAX
-        if reading != self.reading and self.transport and not self.transport.is_closing():
+        """Takes the next turn, reads on, or does neither, by what there is room for."""
+        if not self.open or self.transport is None:
+            return
+        if self.stalled and self._able() and self.turn is None:
+            self.turn = asyncio.get_running_loop().call_soon(self._take_turn)
+        reading = self._able() and not self.stalled
+        if reading != self.reading:
             self.reading = reading
             (self.transport.resume_reading if reading else self.transport.pause_reading)()
 
     def _refuse(self, problem: Problem) -> None:
+        self._reply(wire.pack_problem("", problem))
+        self._flush()
+        self.open = False
         if self.transport:
-            reply = wire.pack_problem("", problem)
-            self.transport.write(_LENGTH.pack(len(reply)) + reply)
             self.transport.close()
 
 

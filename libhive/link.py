@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,8 @@ EVENTS_QUEUED_MAX = 10_000
 _NOBLOCK = int(zmq.NOBLOCK)
 _POLLIN = int(zmq.POLLIN)
 
-Serve = Callable[[bytes], Awaitable[bytes]]
+Serve = Callable[[bytes, Callable[[bytes], None]], "asyncio.Future[Any] | None"]
+"""Answers one frame by calling back with one frame, at once or later; never raises."""
 
 
 class _Watched:
@@ -68,33 +69,51 @@ class _Watched:
 
 
 class Server:
-    """A service's end: a ROUTER for requests, a PUB for events. Hold the service's lock first: a second process that
+    """A service's end: a ROUTER for requests, an XPUB for events. Hold the service's lock first: a second process that
     binds the same path takes it over in silence."""
 
-    def __init__(self, requests: Path, events: Path, serve: Serve, spawn: Callable[[Any, str], Any]) -> None:
-        self._serve, self._spawn = serve, spawn
+    def __init__(self, requests: Path, events: Path, serve: Serve) -> None:
+        self._serve = serve
+        self._in_flight: set[asyncio.Future[Any]] = set()
         self._context = zmq.Context()
         self._router = _Watched(_bound(self._context, zmq.ROUTER, requests), self._on_request)
-        self._publisher = _bound(self._context, zmq.PUB, events)
+        self._publisher = _Watched(_bound(self._context, zmq.XPUB, events), self._on_subscription)
+        self._subscribers = False
         self._epoch, self._seq = new_id(), 0
 
     def publish(self, event: Event) -> None:
+        """Counts it, and tells whoever listens; while nobody does it is not even packed."""
         self._seq += 1
-        frame = wire.pack_event(event, self._seq, self._epoch)
-        with contextlib.suppress(zmq.Again):
-            self._publisher.send(frame, _NOBLOCK)
+        if self._subscribers:
+            self._publisher.send([wire.pack_event(event, self._seq, self._epoch)])
+
+    def heard(self, events: int) -> bool:
+        """Whether anybody listens. If not, `events` of them are counted as if they had been published."""
+        if not self._subscribers:
+            self._seq += events
+        return self._subscribers
 
     def close(self) -> None:
+        for future in self._in_flight:
+            future.cancel()
         self._router.close()
-        self._publisher.close(linger=200)
+        self._publisher.close()
         self._context.term()
 
-    def _on_request(self, frames: list[bytes]) -> None:
-        if len(frames) == 2:
-            self._spawn(self._answer(frames[0], frames[1]), "bus request")
+    def _on_subscription(self, frames: list[bytes]) -> None:
+        """XPUB says when the first one subscribes and when the last one has gone."""
+        self._subscribers = frames[0][:1] == b"\x01"
 
-    async def _answer(self, peer: bytes, frame: bytes) -> None:
-        self._router.send([peer, await self._serve(frame)])
+    def _on_request(self, frames: list[bytes]) -> None:
+        if len(frames) != 2:
+            return
+        peer, frame = frames
+        if future := self._serve(frame, lambda reply: self._answer(peer, reply)):
+            self._in_flight.add(future)
+            future.add_done_callback(self._in_flight.discard)
+
+    def _answer(self, peer: bytes, reply: bytes) -> None:
+        self._router.send([peer, reply])
 
 
 @dataclass(frozen=True, slots=True)

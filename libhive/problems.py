@@ -43,6 +43,12 @@ class Conflict(Problem):
     code = "conflict"
 
 
+class ConversationPaused(Problem):
+    """It went over its budget, and the operator has not decided yet how it goes on."""
+
+    code = "conversation-paused"
+
+
 class InternalError(Problem):
     """A bug on the other side; its log has the traceback, and its supervisor restarts it."""
 
@@ -108,6 +114,7 @@ PROBLEMS: dict[str, type[Problem]] = {
         BadFrame,
         BadRequest,
         Conflict,
+        ConversationPaused,
         InternalError,
         NeedsLogin,
         NoSpace,

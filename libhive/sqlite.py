@@ -1,8 +1,13 @@
 """One SQLite file of one service: one writer with group commit, WAL, synchronous=FULL, forward-only migrations.
 
 Group commit: `write` queues; the first write of a loop iteration schedules one commit for all that arrive until the
-loop has served every ready socket, so under load the requests that came in during one fsync share the next. The
-commit runs inline on the loop: on a disk with a write-back cache that beats handing it to a thread.
+loop has served every ready socket, so under load the requests that came in during one fsync share the next. A `lazy`
+write waits a few milliseconds for one that it can join. The commit runs inline on the loop: on a disk with a write-back
+cache that beats handing it to a thread.
+
+A batch runs without savepoints. A piece that fails has usually changed nothing yet; when one has, the whole batch is
+rolled back and run again with a savepoint around each piece. So a piece of work may run twice, and what it keeps
+outside the database it has to forget in `on_rollback`.
 """
 
 from __future__ import annotations
@@ -10,22 +15,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import msgspec
 import pysqlite3.dbapi2
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 
+from libhive import faults
+from libhive.integrity import recovery
 from libhive.paths import make_private
 from libhive.problems import Conflict, NoSpace
 
 T = TypeVar("T")
+U = TypeVar("U")
 S = TypeVar("S", bound=msgspec.Struct)
 
 SQLITE_VERSION_MIN = (3, 51, 3)
 """Older ones can corrupt a WAL that is reset while another connection checkpoints."""
 WAL_AUTOCHECKPOINT_PAGES = 4000
+LAZY_SECONDS = 0.005
 BUSY_TIMEOUT_MS = 5_000
 
 STORAGE_ERRORS = (OperationalError, pysqlite3.dbapi2.OperationalError)
@@ -40,6 +49,11 @@ CREATE TABLE answers (
 """
 
 
+Outcome = tuple[Any, Exception | None]
+Piece = tuple[Callable[[Connection], Any], Callable[[Any], Any] | None, asyncio.Future[Any]]
+"""What to do in the transaction, what to make of its result after the commit, and who waits for that."""
+
+
 class Database:
     """Use it from one event loop. After a failed fsync nothing it says can be trusted: `failed` is raised out of the
     process, whose next start recovers from the WAL."""
@@ -48,29 +62,58 @@ class Database:
         self._engine = engine
         self._writer = engine.connect()
         self._reader = engine.connect()
-        self._queue: list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = []
+        self._driver = driver(self._writer)
+        self._queue: list[Piece] = []
+        self._due: asyncio.Handle | None = None
+        self._hurried = False
+        self._broken: Exception | None = None
+        """What the disk did that was not for want of space: nothing may be written any more."""
+        self.on_commit: Callable[[], None] = lambda: None
+        """Called after each commit, before anything that follows from it."""
+        self.on_rollback: Callable[[], None] = lambda: None
 
     @classmethod
     def open(cls, path: Path, migrations: Sequence[str]) -> Database:
         """Opens or makes the file and brings its schema up to `migrations`, each a script, numbered from 1."""
         check_version()
         make_private(path.parent)
+        recovery.ensure(path)
         engine = _engine(path)
         database = cls(engine)
         _migrate(database._writer, path, migrations)
         path.chmod(0o600)
         return database
 
-    def write(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
-        """Runs `work` in the next transaction; the future is done once that is on stable storage.
+    @overload
+    def write(self, work: Callable[[Connection], T], *, lazy: bool = False) -> asyncio.Future[T]: ...
+    @overload
+    def write(
+        self, work: Callable[[Connection], T], then: Callable[[T], U], *, lazy: bool = False
+    ) -> asyncio.Future[U]: ...
+    def write(
+        self,
+        work: Callable[[Connection], Any],
+        then: Callable[[Any], Any] | None = None,
+        *,
+        lazy: bool = False,
+    ) -> asyncio.Future[Any]:
+        """Runs `work` in the next transaction; once that is on stable storage `then` gets its result, and the future what
+        `then` makes of it.
 
         What `work` raises rolls back what it alone did, and is raised by the future.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._queue.append((work, future))
-        if len(self._queue) == 1:
-            loop.call_soon(self._commit)
+        future: asyncio.Future[Any] = loop.create_future()
+        if self._broken is not None:
+            future.set_exception(self._broken)
+            return future
+        self._queue.append((work, then, future))
+        if not lazy and not self._hurried:
+            if self._due:
+                self._due.cancel()
+            self._hurried, self._due = True, loop.call_soon(self._commit)
+        elif self._due is None:
+            self._due = loop.call_later(LAZY_SECONDS, self._commit)
         return future
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -85,47 +128,91 @@ class Database:
         self._engine.dispose()
 
     def _commit(self) -> None:
+        if self._due:
+            self._due.cancel()
+        self._due, self._hurried = None, False
         batch, self._queue = self._queue, []
-        if not batch:
+        if not batch or self._broken is not None:
             return
-        outcomes: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
         try:
-            self._writer.exec_driver_sql("BEGIN IMMEDIATE")
-            for work, future in batch:
-                outcomes.append((future, *self._attempt(work)))
-            self._writer.exec_driver_sql("COMMIT")
+            outcomes = self._transact(batch)
         except STORAGE_ERRORS as error:
             self._abandon(batch, error)
             return
-        for future, result, problem in outcomes:
-            if future.done():
-                continue
-            if problem is None:
-                future.set_result(result)
-            else:
-                future.set_exception(problem)
+        self.on_commit()
+        for (_, then, future), (result, problem) in zip(batch, outcomes, strict=True):
+            _settle(future, then, result, problem)
 
-    def _attempt(self, work: Callable[[Connection], Any]) -> tuple[Any, Exception | None]:
+    def _transact(self, batch: Sequence[Piece]) -> list[Outcome]:
+        self._driver.execute("BEGIN IMMEDIATE")
+        faults.reach("commit.begun")
+        outcomes = self._attempt_all(batch)
+        if outcomes is None:
+            self._driver.execute("ROLLBACK")
+            self.on_rollback()
+            self._driver.execute("BEGIN IMMEDIATE")
+            outcomes = [self._attempt(work) for work, _, _ in batch]
+        faults.reach("commit.ready")
+        self._driver.execute("COMMIT")
+        faults.reach("commit.done")
+        return outcomes
+
+    def _attempt_all(self, batch: Sequence[Piece]) -> list[Outcome] | None:
+        """What came of each piece; None when one has failed after it had changed something."""
+        outcomes: list[Outcome] = []
+        for work, _, _ in batch:
+            before = self._driver.total_changes
+            try:
+                outcomes.append((work(self._writer), None))
+            except STORAGE_ERRORS:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is belongs to this one caller
+                if self._driver.total_changes != before:
+                    return None
+                outcomes.append((None, error))
+        return outcomes
+
+    def _attempt(self, work: Callable[[Connection], Any]) -> Outcome:
         """One piece of the batch within a savepoint, so that its failure is its own."""
-        self._writer.exec_driver_sql("SAVEPOINT one")
+        self._driver.execute("SAVEPOINT one")
         try:
             result = work(self._writer)
         except STORAGE_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to this one caller
-            self._writer.exec_driver_sql("ROLLBACK TO one")
-            self._writer.exec_driver_sql("RELEASE one")
+            self._driver.execute("ROLLBACK TO one")
+            self._driver.execute("RELEASE one")
             return None, error
-        self._writer.exec_driver_sql("RELEASE one")
+        self._driver.execute("RELEASE one")
         return result, None
 
-    def _abandon(self, batch: Sequence[tuple[object, asyncio.Future[Any]]], error: Exception) -> None:
-        if self._writer.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
-            self._writer.exec_driver_sql("ROLLBACK")
+    def _abandon(self, batch: Sequence[Piece], error: Exception) -> None:
+        if self._driver.in_transaction:
+            self._driver.execute("ROLLBACK")
+        self.on_rollback()
         problem = _problem_of(error)
-        for _, future in batch:
+        if not isinstance(problem, NoSpace):
+            self._broken = problem
+        for _, _, future in [*batch, *(self._queue if self._broken else ())]:
             if not future.done():
                 future.set_exception(problem)
+
+
+def _settle(
+    future: asyncio.Future[Any], then: Callable[[Any], Any] | None, result: Any, problem: Exception | None
+) -> None:
+    """`then` runs even when nobody waits any more: what it tells of has happened."""
+    if problem is None and then is not None:
+        try:
+            result = then(result)
+        except Exception as error:  # noqa: BLE001 - raised by whoever waits
+            problem = error
+    if future.done():
+        return
+    if problem is None:
+        future.set_result(result)
+    else:
+        future.set_exception(problem)
 
 
 def check_version() -> None:
@@ -140,8 +227,18 @@ def check_version() -> None:
 
 def driver(connection: Connection) -> Any:
     """The driver's own connection, for the few statements that run for every message: going through SQLAlchemy's
-    results costs several times what such a statement does."""
-    return connection.connection.driver_connection
+    results costs several times what such a statement does, and even asking it for this adds up."""
+    found = getattr(connection, "hive_driver", None)
+    if found is None:
+        found = connection.hive_driver = connection.connection.driver_connection  # type: ignore[attr-defined]
+    return found
+
+
+def rows(connection: Connection, query: str, values: Sequence[Any] = ()) -> list[Any]:
+    """What a statement returns, as the driver's rows, whose columns are got by name."""
+    cursor = driver(connection).cursor()
+    cursor.row_factory = pysqlite3.dbapi2.Row
+    return list(cursor.execute(query, values))
 
 
 def remember(connection: Connection, id: str, reply: msgspec.Struct, at_ms: int) -> None:

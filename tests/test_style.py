@@ -17,6 +17,7 @@ ROOMS = ("__init__.py", "__main__.py", "rules.py", "service.py", "settings.py", 
 FUNCTION_LINES_MAX = 60
 MODULE_LINES_MAX = 400
 LONGER_FOR_A_REASON: dict[str, str] = {
+    "libhive/admin/commands.py": "every command stands in one table",
     "libhive/messages/broker.py": "a vocabulary reads best whole",
     "services/broker/store.py": "all SQL of the broker has one home",
     "services/gateway/rehearsal/rules.py": "the rule list of the rehearsal model reads best whole",

@@ -139,8 +139,8 @@ def wanted_packages(*, for_tests: bool) -> list[str]:
         wanted.append("python3-venv")
     if shutil.which("bwrap") is None and os.environ.get("HIVE_CAGE", "") in {"", "bubblewrap"}:
         wanted.append("bubblewrap")
-    if for_tests and shutil.which("chromium") is None:
-        wanted.append("chromium")
+    if for_tests:
+        wanted += [name for name in ("chromium", "strace") if shutil.which(name) is None]
     return wanted
 
 

@@ -7,8 +7,11 @@
     overview   status and agents: looking at the whole hive
     events     what has happened, and what happens
     agents     spawn start stop restart rebuild destroy logs exec
-    mail       send inbox answer message
+    mail       send inbox answer
+    receipts   message retry drop
+    history    search retention
     proposals  proposals proposal approve deny
+    reminders  remind reminders cancel-reminder
     access     login logout link
     standing   what lifecycle adds to a command about an agent: it is stopped, or destroyed
     doctor     what is wrong with this machine, and the line that mends it

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
-from libhive.names import Id, agent_name
+from libhive.messages.broker import Line
+from libhive.names import HIVE, MANAGER, OPERATOR, Id, agent_name
 from libhive.problems import Problem
 from libhive.spec import ModelName, PackageName
 
@@ -27,6 +29,15 @@ def agent(text: str) -> str:
 def recipient(text: str) -> str:
     """An agent, `manager`, or `all`."""
     return text if text in EVERYBODY else agent(text)
+
+
+def anybody(text: str) -> str:
+    """Whoever sends or gets mail: an agent, the operator, the hive itself; `manager` stands for its name."""
+    return {"manager": MANAGER, OPERATOR: OPERATOR, HIVE: HIVE}.get(text) or agent(text)
+
+
+def file(text: str) -> Path:
+    return Path(text).absolute()
 
 
 def number(text: str) -> int:
@@ -71,6 +82,10 @@ def _of(kind: Any, what: str) -> Callable[[str], str]:
 
 lines = _whole(1, 2_000)
 timeout = _whole(1, 600)
+found = _whole(1, 500)
+days = _whole(1, 36_500)
+key = _whole(1, 999_999_999)
+line = _of(Line, "one line: 500 characters at most")
 message_id = _of(Id, "an id: 8 to 64 small letters and digits, as hive-admin inbox shows them")
 ending = _of(Ending, "an id, or an end of one, as hive-admin answer shows them")
 model = _of(ModelName, "a model's name, such as haiku or sonnet")

@@ -8,7 +8,21 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from libhive.admin import access, agents, arguments, doctor, events, mail, overview, proposals
+from libhive.admin import (
+    access,
+    agents,
+    arguments,
+    backup,
+    doctor,
+    events,
+    history,
+    mail,
+    overview,
+    proposals,
+    receipts,
+    reminders,
+    restore,
+)
 from libhive.admin.session import Session
 from libhive.logs import safe_text
 
@@ -66,6 +80,12 @@ def _number(parser: ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", type=arguments.number, help="a proposal's number")
 
 
+def _backup(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "file", metavar="FILE", type=arguments.file, help="where to; it must not be there yet"
+    )
+
+
 def _deny(parser: ArgumentParser) -> None:
     _number(parser)
     parser.add_argument("--reason", required=True, metavar="TEXT", help="told to whoever asked")
@@ -116,12 +136,13 @@ def _logs(parser: ArgumentParser) -> None:
     )
 
 
-def _message(parser: ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", type=arguments.message_id, help="a message's id")
-
-
 def _proposals(parser: ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="those that have ended as well")
+
+
+def _restore(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=arguments.file, help="what hive-admin backup has made")
+    parser.add_argument("--yes", "-y", action="store_true", help="without being asked")
 
 
 def _send(parser: ArgumentParser) -> None:
@@ -164,6 +185,25 @@ COMMANDS = (
         "hive-admin approve 1",
     ),
     Command(
+        "backup",
+        "save what is durable of the hive in one file, while it runs",
+        backup.backup,
+        ("approvals", "broker", "gateway", "lifecycle", "updater"),
+        _backup,
+        "hive-admin backup /mnt/disk/hive-2026-11-23.tar.gz",
+        "The databases, the configurations with their history, the agents' /state. Not in it: the model's\n"
+        "credential, browsers' sessions, logs. The file is read back before it is said to be done, can be read\n"
+        "by you alone, and holds all mail in clear.",
+    ),
+    Command(
+        "cancel-reminder",
+        "end a reminder, an agent's or one of yours",
+        reminders.cancel,
+        ("broker",),
+        reminders.cancel_arguments,
+        "hive-admin reminders\nhive-admin cancel-reminder 7f3k2m",
+    ),
+    Command(
         "deny",
         "refuse a proposal",
         proposals.deny,
@@ -181,6 +221,14 @@ COMMANDS = (
         refuses=agents.unconfirmed,
     ),
     Command("doctor", "look for what is wrong here, and what mends it", doctor.doctor, (), _nothing),
+    Command(
+        "drop",
+        "give up a message that is dead, or that nobody has taken yet",
+        receipts.drop,
+        ("broker",),
+        receipts.drop_arguments,
+        'hive-admin drop 01m0000000000000000000abcd iris --reason "asked again"',
+    ),
     Command(
         "events",
         "what has happened",
@@ -225,7 +273,13 @@ COMMANDS = (
         _logs,
         "hive-admin logs iris --follow\nhive-admin logs broker --service",
     ),
-    Command("message", "where a message is: its receipts", mail.message, ("broker",), _message),
+    Command(
+        "message",
+        "where a message is: each step of its way to each of its recipients",
+        receipts.message,
+        ("broker",),
+        receipts.message_arguments,
+    ),
     Command(
         "proposal",
         "what a proposal does, its exact diff, and why",
@@ -242,7 +296,60 @@ COMMANDS = (
         ("updater",),
         _agent,
     ),
+    Command(
+        "remind",
+        "schedule a prompt for an agent",
+        reminders.remind,
+        ("broker",),
+        reminders.remind_arguments,
+        reminders.EXAMPLES,
+        reminders.DETAIL,
+        refuses=reminders.without_cron,
+    ),
+    Command(
+        "reminders",
+        "what will still remind whom, the next first",
+        reminders.reminders,
+        ("broker",),
+        reminders.reminders_arguments,
+    ),
     Command("restart", "stop and start an agent's cage", agents.restart, ("lifecycle",), _agent),
+    Command(
+        "restore",
+        "put a backup in the place of the hive's state; the hive must be stopped",
+        restore.restore,
+        (),
+        _restore,
+        "make down\nhive-admin restore /mnt/disk/hive-2026-11-23.tar.gz\nmake up",
+        "The file is checked as a whole before anything is changed, and what was there is kept beside it.",
+        refuses=restore.unconfirmed,
+    ),
+    Command(
+        "retention",
+        "what is over for long enough to be removed, and removing it",
+        history.retention,
+        ("broker",),
+        history.retention_arguments,
+        history.RETENTION_EXAMPLES,
+        history.RETENTION_DETAIL,
+    ),
+    Command(
+        "retry",
+        "offer a dead message again",
+        receipts.retry,
+        ("broker",),
+        receipts.retry_arguments,
+        "hive-admin retry 01m0000000000000000000abcd iris",
+    ),
+    Command(
+        "search",
+        "find messages by their words, by agent, conversation and time",
+        history.search,
+        ("broker",),
+        history.search_arguments,
+        history.SEARCH_EXAMPLES,
+        history.SEARCH_DETAIL,
+    ),
     Command(
         "send",
         "write to an agent",

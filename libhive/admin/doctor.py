@@ -128,7 +128,16 @@ async def service(session: Session, name: str) -> Finding:
         pong = await session.ping(name)
     except Problem as problem:
         return Finding(check=name, ok=False, detail=problem.message, mend=problem.hint)
-    return Finding(check=name, ok=True, detail=f"up, process {pong.pid}, version {pong.version}")
+    up = f"up, process {pong.pid}, version {pong.version}"
+    if damaged := pong.details.get("damaged"):
+        mend = "read the report, then remove what is set aside"
+        return Finding(check=name, ok=False, detail=f"{up}; its database was damaged: {damaged}", mend=mend)
+    if why := pong.details.get("no_snapshot"):
+        return Finding(
+            check=name, ok=False, detail=f"{up}; no snapshot of its database: {why}", mend="hive-admin doctor"
+        )
+    snapshot = pong.details.get("snapshot")
+    return Finding(check=name, ok=True, detail=f"{up}, snapshot {snapshot}" if snapshot else up)
 
 
 def run(command: list[str], *, keep_hive: bool = False) -> tuple[int, str]:

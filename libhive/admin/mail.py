@@ -21,7 +21,7 @@ WHOLE_ID = re.compile(r"[0-9a-z][0-9a-z-]{7,63}")
 
 
 async def send(session: Session, given: Namespace) -> int:
-    body = _text(given.text)
+    body = worded(given.text)
     async with hints_the_way_back(session, given.name):
         sent = await session.broker.send(given.name, body, id=new_id())
     if given.wait is None:
@@ -125,16 +125,7 @@ def _asked_for(session: Session, question: Question | None) -> str:
     return session.ask("your answer" + (" (a number or the words)" if question.choices else "") + ": ")
 
 
-async def message(session: Session, given: Namespace) -> int:
-    found = await session.broker.message_status(given.id)
-    if not found:
-        raise NotFound(f"there is no message {given.id}")
-    if not session.show(ReceiptList(receipts=found)):
-        session.screen.receipts(found)
-    return 0
-
-
-def _text(words: Sequence[str]) -> str:
+def worded(words: Sequence[str]) -> str:
     """The words as one text; a single `-` stands for standard input."""
     text = sys.stdin.read() if list(words) == ["-"] else " ".join(words)
     if not text.strip() or len(text) > BODY_CHARACTERS_MAX:

@@ -118,6 +118,9 @@ def _render_status(session: Session, found: HiveStatus, down: list[str]) -> None
         screen.say(
             f"down: {name}; its supervisor starts it again, its log: hive-admin logs {name} --service", "red"
         )
+    for service in found.services:
+        if damaged := service.details.get("damaged"):
+            screen.head(f"{service.name}'s database was damaged: {damaged}", "red")
     dashboard = next((service.details for service in found.services if service.name == "dashboard"), {})
     if url := dashboard.get("url"):
         screen.say(f"dashboard: {url}  (let a browser in: hive-admin link)")

@@ -5,11 +5,20 @@ On a terminal: colours, and columns that fit it. In a pipe: neither colours nor 
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.progress import (
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +26,7 @@ from libhive.admin import times
 from libhive.clock import now_ms
 from libhive.logs import safe_text
 from libhive.messages.approvals import FileDiff, Proposal, ProposalDetail
-from libhive.messages.broker import Peer, Question, Receipt
+from libhive.messages.broker import Peer, Question, Receipt, Reminder
 from libhive.messages.gateway import GatewayReport
 from libhive.messages.lifecycle import Agent
 from libhive.names import OPERATOR
@@ -37,6 +46,7 @@ class Finding(Protocol):
 
 
 PIPE_COLUMNS = 10_000
+EXCERPT_CHARACTERS = 160
 ONE_LINE = frozenset[str]()
 EVENT_FIELDS = (
     *(
@@ -97,6 +107,22 @@ class Screen:
     def head(self, text: str, style: str = "") -> None:
         """On one line: what stands in it cannot pass for another line of ours."""
         self.console.print(Text(safe_text(text, keep=ONE_LINE), style=style), soft_wrap=True)
+
+    @contextlib.contextmanager
+    def progress(self, quiet: bool) -> Iterator[Callable[[str, int], None]]:
+        """What is being done, and how many bytes that was; on a terminal only, and gone at the end."""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
+        with Progress(
+            *columns, console=self.console, transient=True, disable=quiet or not self.terminal
+        ) as bar:
+            tasks: dict[str, TaskID] = {}
+
+            def step(what: str, size: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(safe_text(what, keep=ONE_LINE), total=None)
+                bar.advance(tasks[what], size)
+
+            yield step
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Text | str]], none: str) -> None:
         """The last column takes what is left of the line; an empty table is a sentence."""
@@ -165,11 +191,36 @@ class Screen:
                 self.head(f"  answer it with: hive-admin answer {receipt.id}", DIM)
 
     def receipts(self, receipts: Sequence[Receipt]) -> None:
+        """The message, and below it a line for each step of its way to each recipient."""
         first = receipts[0]
-        self.head(f"{first.kind} {first.id} from {first.sender}", STRONG)
+        about = f", in reply to {first.in_reply_to}" if first.in_reply_to else ""
+        self.head(f"{first.kind} {first.id} from {first.sender}{about}", STRONG)
         self.say(_indented(first.body))
-        rows = [_receipt_row(receipt) for receipt in receipts]
-        self.table(("to", "state", "tries", "when"), rows, "")
+        for receipt in receipts:
+            self.console.print(
+                line(f"to {receipt.recipient}: ").append_text(state(receipt.state)), soft_wrap=True
+            )
+            rows = [(f"  {name}", _when(instant), note) for name, instant, note in steps(receipt)]
+            self.table(("  step", "when", ""), rows, "")
+            if receipt.state == "dead":
+                who = f"{receipt.id} {receipt.recipient}"
+                self.head(f"  again: hive-admin retry {who}, or give it up: hive-admin drop {who}", DIM)
+
+    def found(self, receipts: Sequence[Receipt]) -> None:
+        rows = [
+            (
+                *(
+                    _when(receipt.stored_ms),
+                    receipt.sender,
+                    receipt.recipient,
+                    state(receipt.state),
+                    receipt.id,
+                ),
+                _excerpt(receipt.body),
+            )
+            for receipt in receipts
+        ]
+        self.table(("when", "from", "to", "state", "id", "what"), rows, "nothing found")
 
     def questions(self, questions: Sequence[Question]) -> None:
         for question in questions:
@@ -179,6 +230,11 @@ class Screen:
             self._terms(question)
         if not questions:
             self.say("no open questions", DIM)
+
+    def reminders(self, reminders: Sequence[Reminder]) -> None:
+        rows = [_reminder_row(reminder) for reminder in reminders]
+        columns = ("id", "for", "set by", "next", "again", "what")
+        self.table(columns, rows, "nobody is reminded of anything")
 
     def _terms(self, question: Question) -> None:
         for position, choice in enumerate(question.choices, 1):
@@ -256,20 +312,35 @@ def _agent_row(agent: Agent, peer: Peer | None, page_port_shift: int) -> Sequenc
     return agent.name, state(cage), state(shown), unread, model, page, doing + held
 
 
-def _receipt_row(receipt: Receipt) -> Sequence[Text | str]:
-    instants = {
-        "stored": receipt.stored_ms,
-        "offered": receipt.offered_ms,
-        "seen": receipt.seen_ms,
-        "acked": receipt.acked_ms,
-    }
-    come = [f"{name} {_when(instant)}" for name, instant in instants.items() if instant]
-    reason = [receipt.reason] if receipt.reason else []
-    return receipt.recipient, state(receipt.state), str(receipt.attempts), ", ".join([*come, *reason])
+def steps(receipt: Receipt) -> list[tuple[str, int, str]]:
+    """What has become of it so far, each with its instant and what there is to say. A step that was gone back on, by a
+    turn that ended before its time, is still told."""
+    waits = receipt.reason if receipt.state == "stored" else ""
+    tries = f"{receipt.attempts} time{'' if receipt.attempts == 1 else 's'}" if receipt.attempts else ""
+    turn = f"turn {receipt.turn}" if receipt.turn else ""
+    all_steps = [
+        ("stored", receipt.stored_ms, waits),
+        ("offered", receipt.offered_ms, tries),
+        ("seen", receipt.seen_ms, turn),
+        ("acked", receipt.acked_ms, ""),
+        (receipt.state, receipt.ended_ms, receipt.reason),
+    ]
+    return [step for step in all_steps if step[1]]
+
+
+def _reminder_row(reminder: Reminder) -> Sequence[Text | str]:
+    again = f"{reminder.cron} {reminder.zone or 'UTC'}" if reminder.cron else "-"
+    again += f", {reminder.catch_up}" if reminder.catch_up != "once" else ""
+    due = times.until(reminder.due_ms, now_ms())
+    return reminder.id, reminder.agent, reminder.set_by, due, again, reminder.text
 
 
 def _change(before: str, after: str) -> str:
     return f"{before} -> {after or 'nothing'}" if before else after
+
+
+def _excerpt(body: str) -> str:
+    return body if len(body) <= EXCERPT_CHARACTERS else f"{body[:EXCERPT_CHARACTERS]} ..."
 
 
 def _indented(text: str) -> str:

@@ -8,6 +8,10 @@ from libhive.link import CALL_SECONDS
 from libhive.messages import broker as say
 from libhive.messages.base import Done
 
+SEARCH_SECONDS = 10.0
+RETAIN_SECONDS = 3_600.0
+"""A million messages go slowly, so that nobody's mail waits for it. Giving up here does not end it there."""
+
 
 class Broker(Client):
     service = "broker"
@@ -54,6 +58,38 @@ class Broker(Client):
     async def history(self, agent: str = "", before: str = "", limit: int = 100) -> list[say.Receipt]:
         return (await self.link.call("broker", say.History(agent=agent, before=before, limit=limit))).receipts
 
+    async def search(
+        self,
+        text: str = "",
+        *,
+        agent: str = "",
+        root: str = "",
+        since_ms: int = 0,
+        until_ms: int = 0,
+        before: int = 0,
+        limit: int = 50,
+    ) -> say.Found:
+        request = say.Search(
+            text=text,
+            agent=agent,
+            root=root,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            before=before,
+            limit=limit,
+        )
+        return await self.link.call("broker", request, timeout_seconds=SEARCH_SECONDS)
+
+    async def retain(self, days: int = 0, *, apply: bool = False) -> say.Retained:
+        request = say.Retain(days=days, apply=apply)
+        return await self.link.call("broker", request, timeout_seconds=RETAIN_SECONDS)
+
+    async def retry_mail(self, id: str, recipient: str) -> Done:
+        return await self.link.call("broker", say.RetryMail(id=id, recipient=recipient))
+
+    async def drop_mail(self, id: str, recipient: str, reason: str = "") -> Done:
+        return await self.link.call("broker", say.DropMail(id=id, recipient=recipient, reason=reason))
+
     async def inbox(self, *, all: bool = False, limit: int = 100) -> list[say.Receipt]:
         return (await self.link.call("broker", say.Inbox(all=all, limit=limit))).receipts
 
@@ -68,5 +104,31 @@ class Broker(Client):
     async def questions(self, *, open_only: bool = True, limit: int = 100) -> list[say.Question]:
         return (await self.link.call("broker", say.Questions(open_only=open_only, limit=limit))).questions
 
-    async def reminders(self) -> list[say.Reminder]:
-        return (await self.link.call("broker", say.Reminders())).reminders
+    async def remind(
+        self,
+        agent: str,
+        text: str,
+        *,
+        at_ms: int = 0,
+        after_seconds: int = 0,
+        cron: str = "",
+        zone: str = "",
+        catch_up: say.CatchUp = "once",
+        id: str | None = None,
+    ) -> say.Reminded:
+        request = say.Remind(
+            agent=agent,
+            text=text,
+            at_ms=at_ms,
+            after_seconds=after_seconds,
+            cron=cron,
+            zone=zone,
+            catch_up=catch_up,
+        )
+        return await self.link.call("broker", request, id=id)
+
+    async def reminders(self, agent: str = "") -> list[say.Reminder]:
+        return (await self.link.call("broker", say.Reminders(agent=agent))).reminders
+
+    async def cancel_reminder(self, reminder: str) -> Done:
+        return await self.link.call("broker", say.CancelReminder(id=reminder))

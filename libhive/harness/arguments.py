@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from libhive.messages.broker import BODY_CHARACTERS_MAX, LINE_CHARACTERS_MAX
+from libhive.messages.broker import BODY_CHARACTERS_MAX, LINE_CHARACTERS_MAX, CatchUp
 
 
 def says(description: str, **limits: Any) -> msgspec.Meta:
@@ -58,6 +58,23 @@ class RemindArguments(Arguments, frozen=True, kw_only=True):
         Annotated[int, msgspec.Meta(description="from now; give this or `at`", ge=1, le=366 * 86_400)] | None
     ) = None
     at: Annotated[str | None, says("an instant in ISO 8601, e.g. 2026-11-23T15:00:00Z")] = None
+    cron: Annotated[
+        str | None,
+        says(
+            "to be reminded again and again: minute, hour, day of month, month, day of week, e.g. `0 9 * * MON-FRI`"
+        ),
+    ] = None
+    zone: Annotated[
+        str, says("the time zone of `cron`, e.g. Europe/Berlin; UTC by default", max_length=64)
+    ] = ""
+    catch_up: Annotated[
+        CatchUp,
+        says("after a time when the hive was down, of `cron`: one for all that were missed, none, or each"),
+    ] = "once"
+
+
+class CancelReminderArguments(Arguments, frozen=True, kw_only=True):
+    id: Annotated[str, says("the reminder's id, as `remind` gave it or `reminders` lists it")]
 
 
 class StatusArguments(Arguments, frozen=True, kw_only=True):
@@ -66,6 +83,10 @@ class StatusArguments(Arguments, frozen=True, kw_only=True):
 
 class AgentArguments(Arguments, frozen=True, kw_only=True):
     agent: Who
+
+
+class MessageArguments(Arguments, frozen=True, kw_only=True):
+    id: Annotated[str, says("the message's id, as `send` or `ask` gave it")]
 
 
 class NameArguments(Arguments, frozen=True, kw_only=True):

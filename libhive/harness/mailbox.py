@@ -29,6 +29,8 @@ RETRY_SECONDS_MAX = 5.0
 EMPTY_SECONDS_MIN = 0.5
 """Between two empty answers, should the broker not wait as it was asked to."""
 RECV_SLACK_SECONDS = 5.0
+KNOWN_MAX = 4_096
+"""Messages of one lease whose ids are remembered: several times what a broker lets one have in hand."""
 
 
 class Mailbox:
@@ -39,6 +41,8 @@ class Mailbox:
         self.in_hand: Callable[[], set[str]] = set
         """The mail that the turn loop has; set by it."""
         self.on_holds: Callable[[], None] = lambda: None
+        self._known: dict[str, None] = {}
+        """What this lease was given."""
         self._seen: list[tuple[str, list[str]]] = []
         self._receiving: asyncio.Task[list[Mail]] | None = None
         self._due, self._paid, self._leased = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -134,7 +138,15 @@ class Mailbox:
         self._note_holds(received.holds)
         if not received.mail:
             await asyncio.sleep(max(0.0, EMPTY_SECONDS_MIN - (loop.time() - begun)))
-        return received.mail
+        return self._news_to_us(received.mail)
+
+    def _news_to_us(self, mails: list[Mail]) -> list[Mail]:
+        """A broker that was killed right after it had handed mail out does so again, to the same lease: we have it."""
+        fresh = [mail for mail in mails if mail.id not in self._known]
+        self._known |= dict.fromkeys(mail.id for mail in fresh)
+        while len(self._known) > KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        return fresh
 
     def _note_holds(self, holds: list[str]) -> None:
         if holds != self.holds:
@@ -167,6 +179,7 @@ class Mailbox:
         self._leased.clear()
         self._drop_receiving()
         self._seen.clear()
+        self.lease = ""  # should the connection break meanwhile, its greeting must not resume what we give up
         while True:
             try:
                 welcome = await self._call(self._hello(""))
@@ -177,6 +190,8 @@ class Mailbox:
             return
 
     def _take(self, lease: str) -> None:
+        if lease != self.lease:
+            self._known.clear()
         self.lease = lease
         self._leased.set()
         self._state_changed()

@@ -12,13 +12,16 @@ from typing import Any, Protocol
 
 import msgspec
 
+from libhive.clock import iso
 from libhive.doorway import DoorClient
 from libhive.harness.arguments import (
     AgentArguments,
     AnswerArguments,
     Arguments,
     AskArguments,
+    CancelReminderArguments,
     LogsArguments,
+    MessageArguments,
     NameArguments,
     NoArguments,
     ProposeArguments,
@@ -188,6 +191,19 @@ async def _loose_ends(box: Toolbox, a: NoArguments, id: str) -> Reply:
     return ends
 
 
+async def _message_status(box: Toolbox, a: MessageArguments, id: str) -> Any:
+    found: broker.ReceiptList = await box.call(broker.MessageStatus(id=a.id), new_id())
+    return {"id": a.id, "receipts": [_receipt(one) for one in found.receipts]}
+
+
+def _receipt(one: broker.Receipt) -> dict[str, Any]:
+    """Without its body, which whoever asks has written or read."""
+    steps = ("stored", "offered", "seen", "acked", "ended")
+    instants = {step: iso(at) for step in steps if (at := getattr(one, f"{step}_ms"))}
+    told = {"attempts": one.attempts, "turn": one.turn, "reason": one.reason}
+    return {"to": one.recipient, "state": one.state, **instants, **{k: v for k, v in told.items() if v}}
+
+
 async def _peers(box: Toolbox, a: NoArguments, id: str) -> Any:
     found: broker.PeerList = await box.call(broker.Peers(), new_id())
     return {
@@ -208,16 +224,39 @@ async def _recv(box: Toolbox, a: NoArguments, id: str) -> Any:
     )
 
 
-async def _remind(box: Toolbox, a: RemindArguments, id: str) -> Reply:
-    if (a.after_seconds is None) == (a.at is None):
+async def _cancel_reminder(box: Toolbox, a: CancelReminderArguments, id: str) -> Any:
+    await box.call(broker.CancelReminder(id=a.id), id)
+    return {"cancelled": a.id}
+
+
+async def _remind(box: Toolbox, a: RemindArguments, id: str) -> Any:
+    if [a.after_seconds, a.at, a.cron].count(None) != 2:
         raise BadRequest(
-            "a reminder is either at an instant or after some seconds", "give one of `at` and `after_seconds`"
+            "a reminder is at an instant, after some seconds, or by a cron line",
+            "give one of `at`, `after_seconds` and `cron`",
         )
-    at_ms = _instant(a.at) if a.at is not None else 0
-    reply: Reply = await box.call(
-        broker.Remind(text=a.text, at_ms=at_ms, after_seconds=a.after_seconds or 0), id
+    request = broker.Remind(
+        text=a.text,
+        at_ms=_instant(a.at) if a.at is not None else 0,
+        after_seconds=a.after_seconds or 0,
+        cron=a.cron or "",
+        zone=a.zone,
+        catch_up=a.catch_up,
     )
-    return reply
+    reminded: broker.Reminded = await box.call(request, id)
+    return {"id": reminded.id, "due_ms": reminded.due_ms, "due": iso(reminded.due_ms)}
+
+
+async def _reminders(box: Toolbox, a: NoArguments, id: str) -> Any:
+    found: broker.ReminderList = await box.call(broker.Reminders(), new_id())
+    return {"reminders": [_reminder(one) for one in found.reminders]}
+
+
+def _reminder(one: broker.Reminder) -> dict[str, Any]:
+    shown = {"id": one.id, "text": one.text, "due": iso(one.due_ms), "set_by": one.set_by}
+    return shown | (
+        {"cron": one.cron, "zone": one.zone or "UTC", "catch_up": one.catch_up} if one.cron else {}
+    )
 
 
 async def _send(box: Toolbox, a: SendArguments, id: str) -> Reply:
@@ -299,12 +338,24 @@ TOOLS = (
         AskArguments,
         _ask,
     ),
+    Tool(
+        "cancel_reminder",
+        "Cancel a reminder that you have set, one that recurs for good.",
+        CancelReminderArguments,
+        _cancel_reminder,
+    ),
     Tool("logs", "The last lines of what an agent's cage wrote.", LogsArguments, _logs, manager_only=True),
     Tool(
         "loose_ends",
         "What is still open for you: questions, reminders, mail not dealt with.",
         NoArguments,
         _loose_ends,
+    ),
+    Tool(
+        "message_status",
+        "Where a message is that you sent or got, for each recipient: stored, offered, seen, acked; dead or expired.",
+        MessageArguments,
+        _message_status,
     ),
     Tool("peers", "Who else is there, and what they are at.", NoArguments, _peers),
     Tool(
@@ -324,7 +375,8 @@ TOOLS = (
     Tool(
         "recv", "New mail that has come since, at once instead of after your next step.", NoArguments, _recv
     ),
-    Tool("remind", "Wake yourself later with a text.", RemindArguments, _remind),
+    Tool("remind", "Wake yourself later with a text, once or again and again.", RemindArguments, _remind),
+    Tool("reminders", "The reminders that will still wake you, the next first.", NoArguments, _reminders),
     Tool(
         "request_spawn",
         "Propose a new agent. The operator decides; you are woken when it is decided, and when the agent is up.",

@@ -23,6 +23,9 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=500)]
 MailKind = Literal["message", "question", "answer", "reminder", "news"]
 ReceiptState = Literal["stored", "offered", "seen", "acked", "dead", "expired"]
 QuestionState = Literal["open", "answered", "expired"]
+CatchUp = Literal["once", "skip", "all"]
+"""What a recurring reminder does with the firings that fell into a time when the broker was down: one mail for all of
+them, none, or one each."""
 HarnessState = Literal[
     "starting", "idle", "running", "waiting-operator", "needs-login", "limited", "paused", "failed", "unknown"
 ]
@@ -63,9 +66,18 @@ class Receipt(Reply, frozen=True, kw_only=True):
     seen_ms: int = 0
     acked_ms: int = 0
     turn: str = ""
+    ended_ms: int = 0
+    """When it became dead or expired."""
     reason: str = ""
+    """Why it is dead or expired, or, while it is stored, what it waits for: its conversation is paused."""
     body: str = ""
     in_reply_to: str = ""
+    root: str = ""
+    """The message that the conversation began with."""
+    hops: int = 0
+    question: str = ""
+    seq: int = 0
+    """Counts what the broker ever stored: the key to page by."""
 
 
 class Question(Reply, frozen=True, kw_only=True):
@@ -84,11 +96,21 @@ class Question(Reply, frozen=True, kw_only=True):
 
 
 class Reminder(Reply, frozen=True, kw_only=True):
+    """`due_ms` is the next firing; one with a `cron` line has another after it."""
+
     id: str
     agent: str
     text: str
     due_ms: int
     created_ms: int
+    cron: str = ""
+    zone: str = ""
+    catch_up: CatchUp = "once"
+    set_by: str = ""
+    """The agent itself, or `operator`."""
+    fired: int = 0
+    last_ms: int = 0
+    """When it last fired; 0 until then."""
 
 
 class Peer(Reply, frozen=True, kw_only=True):
@@ -117,6 +139,9 @@ class Sent(Reply, frozen=True, kw_only=True):
 
     id: str
     recipients: list[str]
+    paused: str = ""
+    """The operator's question when this message went over a conversation's budget: it is kept, and offered once she
+    lets the conversation go on."""
 
 
 class Send(Request[Sent], frozen=True, kw_only=True):
@@ -164,7 +189,8 @@ class Reminded(Reply, frozen=True, kw_only=True):
 
 
 class Remind(Request[Reminded], frozen=True, kw_only=True):
-    """Mail to myself at `at_ms`, or `after_seconds` from now; exactly one of the two."""
+    """Mail to myself at `at_ms`, `after_seconds` from now, or whenever `cron` says so in the time zone `zone`; exactly
+    one of the three."""
 
     KIND = "broker.remind"
     REPLY = Reminded
@@ -172,6 +198,13 @@ class Remind(Request[Reminded], frozen=True, kw_only=True):
     text: Body
     at_ms: Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_000)] = 0
     after_seconds: Annotated[int, msgspec.Meta(ge=0, le=366 * 86_400)] = 0
+    cron: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    """Five fields, minute first; at most once a minute."""
+    zone: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """An IANA name such as `Europe/Berlin`; UTC when empty."""
+    catch_up: CatchUp = "once"
+    agent: OptionalName = ""
+    """Whom to remind: the operator names an agent, an agent nobody but itself."""
 
 
 class CancelReminder(Request[Done], frozen=True, kw_only=True):
@@ -424,8 +457,83 @@ class ReminderList(Reply, frozen=True, kw_only=True):
 
 
 class Reminders(Request[ReminderList], frozen=True, kw_only=True):
+    """What is still to fire, the next first. An agent sees its own."""
+
     KIND = "broker.reminders"
     REPLY = ReminderList
+
+    agent: OptionalName = ""
+
+
+class RetryMail(Request[Done], frozen=True, kw_only=True):
+    """The operator: offer this dead message again, with all its attempts before it."""
+
+    KIND = "broker.retry_mail"
+    REPLY = Done
+
+    id: Id
+    recipient: Name
+
+
+class DropMail(Request[Done], frozen=True, kw_only=True):
+    """The operator: never offer this dead, or not yet offered, message again. It becomes `expired`, with her reason."""
+
+    KIND = "broker.drop_mail"
+    REPLY = Done
+
+    id: Id
+    recipient: Name
+    reason: Line = ""
+
+
+class Found(Reply, frozen=True, kw_only=True):
+    receipts: list[Receipt]
+    before: int = 0
+    """Give it back as `before` for the next page; 0: there is no more."""
+
+
+class Search(Request[Found], frozen=True, kw_only=True):
+    """Messages, the newest first. Whatever is given has to hold."""
+
+    KIND = "broker.search"
+    REPLY = Found
+
+    text: Line = ""
+    """Words that are all in the body; "several words" in quotes stand together, and `begin*` matches what begins so."""
+    agent: OptionalName = ""
+    """Who sent or got it."""
+    root: OptionalId = ""
+    """The conversation."""
+    since_ms: Count = 0
+    until_ms: Count = 0
+    """0: until now."""
+    before: Count = 0
+    limit: Limit = 50
+
+
+class Retained(Reply, frozen=True, kw_only=True):
+    """What a retention of `days` removes, or has removed."""
+
+    days: int
+    messages: int
+    questions: int = 0
+    bytes: int = 0
+    """Of their texts."""
+    oldest_ms: int = 0
+    newest_ms: int = 0
+    applied: bool = False
+
+
+class Retain(Request[Retained], frozen=True, kw_only=True):
+    """Removes what ended more than `days` ago; a dry run unless `apply`. What is not acknowledged, dead or expired stays, as does
+    every message of a conversation that has such a one."""
+
+    KIND = "broker.retain"
+    REPLY = Retained
+
+    days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 0
+    """0: as the broker's settings say."""
+    apply: bool = False
 
 
 # ---- news to subscribers
@@ -455,7 +563,7 @@ class QuestionChanged(Event, frozen=True, kw_only=True):
 class ReminderChanged(Event, frozen=True, kw_only=True):
     KIND = "broker.reminder_changed"
     reminder: Reminder
-    what: Literal["set", "fired", "cancelled"]
+    what: Literal["set", "fired", "skipped", "cancelled"]
 
 
 class PeerChanged(Event, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from libhive.messages import approvals, base, broker, dashboard, gateway, lifecycle, updater
+from libhive.messages import approvals, backup, base, broker, dashboard, gateway, lifecycle, updater
 from libhive.messages.base import Event, Request
 
 REQUESTS: dict[str, type[Request[Any]]] = {
@@ -19,6 +19,9 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         approvals.RecordDeploy,
         approvals.ShowProposal,
         approvals.Spawn,
+        backup.BeginBackup,
+        backup.EndBackup,
+        backup.ReadBackup,
         base.Ping,
         broker.Ack,
         broker.AckInbox,
@@ -27,6 +30,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         broker.AwaitReply,
         broker.CancelReminder,
         broker.CloseMailbox,
+        broker.DropMail,
         broker.Hello,
         broker.History,
         broker.Inbox,
@@ -41,6 +45,9 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         broker.Remind,
         broker.Reminders,
         broker.ReportState,
+        broker.Retain,
+        broker.RetryMail,
+        broker.Search,
         broker.Seen,
         broker.Send,
         broker.SetHold,

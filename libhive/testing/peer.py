@@ -41,18 +41,13 @@ class Peer:
         self.silent = False
         self._since_ms = now_ms()
         self._server: Server | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self) -> Peer:
         make_private(self.paths.run / "bus", 0o750)
-        self._server = Server(
-            self.paths.bus(self.name), self.paths.events(self.name), self._serve, self._spawn
-        )
+        self._server = Server(self.paths.bus(self.name), self.paths.events(self.name), self._serve)
         return self
 
     def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
         if self._server:
             self._server.close()
             self._server = None
@@ -75,12 +70,13 @@ class Peer:
             raise answer
         return answer if isinstance(answer, Reply) else answer(heard.request)
 
-    def _spawn(self, coroutine: Any, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _serve(self, frame: bytes, reply: Callable[[bytes], None]) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().create_task(self._answered(frame, reply))
 
-    async def _serve(self, frame: bytes) -> bytes:
+    async def _answered(self, frame: bytes, reply: Callable[[bytes], None]) -> None:
+        reply(await self._outcome(frame))
+
+    async def _outcome(self, frame: bytes) -> bytes:
         envelope = wire.unpack_request(frame)
         if self.silent:
             await asyncio.sleep(SILENCE_SECONDS)

@@ -1,28 +1,35 @@
-"""Rows of the mail table as what is said about them."""
+"""Rows of the broker's tables as what is said about them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row
+import msgspec
 
-from libhive.messages.broker import Mail, MailKind, Question, Receipt, Reminder
+from libhive.messages.broker import Mail, MailKind, Question, Receipt
 
+RECEIPT_COLUMNS = (
+    "seq, id, recipient, sender, kind, body, in_reply_to, root, hops, question, state, attempts, turn, reason,"
+    " stored_ms, offered_ms, seen_ms, acked_ms, ended_ms"
+)
 MAIL_COLUMNS = (
-    "seq, id, recipient, sender, kind, body, in_reply_to, root, hops, question, choices, deadline_ms, details, state,"
-    " attempts, turn, reason, stored_ms, offered_ms, seen_ms, acked_ms"
+    "seq, id, recipient, sender, kind, body, in_reply_to, root, hops, question, choices, deadline_ms, details, attempts,"
+    " stored_ms"
 )
 QUESTION_COLUMNS = (
     "id, asker, recipient, text, choices, state, asked_ms, deadline_ms, default_answer,"
     " answer, answered_by, answered_ms"
 )
 
+OPEN = "state IN ('stored', 'offered', 'seen')"
+OPEN_MAIL = "mail INDEXED BY mail_open"
+"""By name: without statistics the planner may walk all that a mailbox ever got to find what is open in it."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A message before it is stored: one row for each recipient."""
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A message before it is stored: one row for each recipient. (A Struct: it is made for every message, and a frozen
+    dataclass takes five times as long to make.)"""
 
     id: str
     sender: str
@@ -31,83 +38,88 @@ class Draft:
     body: str
     in_reply_to: str = ""
     question: str = ""
-    choices: list[str] = field(default_factory=list)
+    choices: list[str] = []
     deadline_ms: int = 0
-    details: dict[str, str] = field(default_factory=dict)
+    details: dict[str, str] = {}
 
 
-def mail_from(row: Row[Any]) -> Mail:
+def mail_of(draft: Draft, recipient: str, root: str, hops: int, now: int) -> Mail:
+    """As it is stored, before its first attempt."""
     return Mail(
-        id=row.id,
-        sender=row.sender,
-        recipient=row.recipient,
-        kind=row.kind,
-        body=row.body,
-        sent_ms=row.stored_ms,
-        attempts=row.attempts,
-        in_reply_to=row.in_reply_to,
-        root=row.root,
-        hops=row.hops,
-        question=row.question,
-        choices=json.loads(row.choices),
-        deadline_ms=row.deadline_ms,
-        details=json.loads(row.details),
-    )
-
-
-def receipt_of(draft: Draft, recipient: str, now: int) -> Receipt:
-    """The receipt of what was stored just now."""
-    return Receipt(
         id=draft.id,
         sender=draft.sender,
         recipient=recipient,
         kind=draft.kind,
-        state="stored",
-        attempts=0,
-        stored_ms=now,
         body=draft.body,
+        sent_ms=now,
         in_reply_to=draft.in_reply_to,
+        root=root,
+        hops=hops,
+        question=draft.question,
+        choices=draft.choices,
+        deadline_ms=draft.deadline_ms,
+        details=draft.details,
     )
 
 
-def receipt_from(row: Row[Any]) -> Receipt:
+def mail_from(row: Any) -> Mail:
+    return Mail(
+        id=row["id"],
+        sender=row["sender"],
+        recipient=row["recipient"],
+        kind=row["kind"],
+        body=row["body"],
+        sent_ms=row["stored_ms"],
+        attempts=row["attempts"],
+        in_reply_to=row["in_reply_to"],
+        root=row["root"],
+        hops=row["hops"],
+        question=row["question"],
+        choices=json.loads(row["choices"]),
+        deadline_ms=row["deadline_ms"],
+        details=json.loads(row["details"]),
+    )
+
+
+def receipt_from(row: Any) -> Receipt:
     return Receipt(
-        id=row.id,
-        sender=row.sender,
-        recipient=row.recipient,
-        kind=row.kind,
-        state=row.state,
-        attempts=row.attempts,
-        stored_ms=row.stored_ms,
-        offered_ms=row.offered_ms,
-        seen_ms=row.seen_ms,
-        acked_ms=row.acked_ms,
-        turn=row.turn,
-        reason=row.reason,
-        body=row.body,
-        in_reply_to=row.in_reply_to,
+        id=row["id"],
+        sender=row["sender"],
+        recipient=row["recipient"],
+        kind=row["kind"],
+        state="stored" if row["state"] == "held" else row["state"],
+        attempts=row["attempts"],
+        stored_ms=row["stored_ms"],
+        offered_ms=row["offered_ms"],
+        seen_ms=row["seen_ms"],
+        acked_ms=row["acked_ms"],
+        ended_ms=row["ended_ms"],
+        turn=row["turn"],
+        reason=row["reason"],
+        body=row["body"],
+        in_reply_to=row["in_reply_to"],
+        root=row["root"],
+        hops=row["hops"],
+        question=row["question"],
+        seq=row["seq"],
     )
 
 
-def question_from(row: Row[Any]) -> Question:
+def question_from(row: Any) -> Question:
     return Question(
-        id=row.id,
-        asker=row.asker,
-        recipient=row.recipient,
-        text=row.text,
-        choices=json.loads(row.choices),
-        state=row.state,
-        asked_ms=row.asked_ms,
-        deadline_ms=row.deadline_ms,
-        default=row.default_answer,
-        answer=row.answer,
-        answered_by=row.answered_by,
-        answered_ms=row.answered_ms,
+        id=row["id"],
+        asker=row["asker"],
+        recipient=row["recipient"],
+        text=row["text"],
+        choices=json.loads(row["choices"]),
+        state=row["state"],
+        asked_ms=row["asked_ms"],
+        deadline_ms=row["deadline_ms"],
+        default=row["default_answer"],
+        answer=row["answer"],
+        answered_by=row["answered_by"],
+        answered_ms=row["answered_ms"],
     )
-
-
-def reminder_from(row: Row[Any]) -> Reminder:
-    return Reminder(id=row.id, agent=row.agent, text=row.text, due_ms=row.due_ms, created_ms=row.created_ms)
 
 
 def receipt_text(receipt: Receipt) -> str:
@@ -116,7 +128,3 @@ def receipt_text(receipt: Receipt) -> str:
 
 def question_text(question: Question) -> str:
     return question.text + question.answer
-
-
-def reminder_text(reminder: Reminder) -> str:
-    return reminder.text

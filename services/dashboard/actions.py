@@ -14,7 +14,7 @@ import msgspec
 
 from libhive.link import Link
 from libhive.messages import approvals, broker, lifecycle, updater
-from libhive.messages.base import Done, Ping, Reply, Request
+from libhive.messages.base import Count, Done, Ping, Reply, Request
 from libhive.names import Id, Name, OptionalId, agent_name, new_id
 from libhive.problems import BadRequest, NotFound
 from libhive.spec import ModelName, OptionalModelName, PackageName
@@ -46,6 +46,10 @@ class ApproveForm(Form, frozen=True, kw_only=True):
     digest: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
+class CancelReminderForm(Form, frozen=True, kw_only=True):
+    reminder: Id
+
+
 class DenyForm(Form, frozen=True, kw_only=True):
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
 
@@ -56,12 +60,36 @@ class DestroyForm(Form, frozen=True, kw_only=True):
     confirm: Annotated[str, msgspec.Meta(max_length=64)]
 
 
+class DropForm(Form, frozen=True, kw_only=True):
+    """`message` is the message's id; the form's own is the command's."""
+
+    message: Id
+    recipient: Name
+    reason: broker.Line = ""
+
+
 class HoldForm(Form, frozen=True, kw_only=True):
     held: bool
 
 
 class ModelForm(Form, frozen=True, kw_only=True):
     model: ModelName
+
+
+class RemindForm(Form, frozen=True, kw_only=True):
+    """As in the broker's own: one of `at_ms`, `after_seconds` and `cron`."""
+
+    text: broker.Body
+    at_ms: Count = 0
+    after_seconds: Count = 0
+    cron: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    zone: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    catch_up: broker.CatchUp = "once"
+
+
+class RetryForm(Form, frozen=True, kw_only=True):
+    message: Id
+    recipient: Name
 
 
 class SendForm(Form, frozen=True, kw_only=True):
@@ -121,6 +149,9 @@ class Actions:
             "approvals", approvals.Approve(number=asked.number, digest=asked.form.digest), asked
         )
 
+    async def on_cancel_reminder(self, asked: Asked) -> Reply:
+        return await self._quick("broker", broker.CancelReminder(id=asked.form.reminder), asked)
+
     async def on_deny(self, asked: Asked) -> Reply:
         return await self._slow(
             "approvals", approvals.Deny(number=asked.number, reason=asked.form.reason), asked
@@ -130,6 +161,11 @@ class Actions:
         if asked.form.confirm != asked.agent:
             raise BadRequest(f"type the agent's name to destroy it: {asked.agent}")
         return await self._slow("lifecycle", lifecycle.Destroy(name=asked.agent), asked)
+
+    async def on_drop(self, asked: Asked) -> Reply:
+        form: DropForm = asked.form
+        drop = broker.DropMail(id=form.message, recipient=form.recipient, reason=form.reason)
+        return await self._quick("broker", drop, asked)
 
     async def on_hold(self, asked: Asked) -> Reply:
         held = broker.SetHold(agent=asked.agent, reason="operator", held=asked.form.held)
@@ -144,8 +180,25 @@ class Actions:
     async def on_rebuild(self, asked: Asked) -> Reply:
         return await self._slow("updater", updater.Rebuild(agent=asked.agent), asked)
 
+    async def on_remind(self, asked: Asked) -> Reply:
+        form: RemindForm = asked.form
+        remind = broker.Remind(
+            agent=asked.agent,
+            text=form.text,
+            at_ms=form.at_ms,
+            after_seconds=form.after_seconds,
+            cron=form.cron,
+            zone=form.zone,
+            catch_up=form.catch_up,
+        )
+        return await self._quick("broker", remind, asked)
+
     async def on_restart(self, asked: Asked) -> Reply:
         return await self._slow("lifecycle", lifecycle.Restart(name=asked.agent), asked)
+
+    async def on_retry(self, asked: Asked) -> Reply:
+        form: RetryForm = asked.form
+        return await self._quick("broker", broker.RetryMail(id=form.message, recipient=form.recipient), asked)
 
     async def on_send(self, asked: Asked) -> Reply:
         form: SendForm = asked.form

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from libhive.link import Link
 from libhive.messages import approvals, broker, lifecycle
 from libhive.messages.base import Ping
-from libhive.names import OPERATOR, Id, agent_name
+from libhive.names import HIVE, OPERATOR, Id, agent_name
 from libhive.problems import BadRequest, NotFound, Problem
 from services.dashboard.cagepage import CagePage
 from services.dashboard.feed import EventStream, Feed, chunks
@@ -46,22 +46,24 @@ class Reads:
         mine = [receipt for receipt in receipts if agent in ("", receipt.sender, receipt.recipient)]
         if not mine:
             raise NotFound("there is no such message")
-        return json_reply(MessagePage(messages=[message_view(one, whole=True) for one in mine], more=False))
+        return json_reply(MessagePage(messages=[message_view(one, whole=True) for one in mine]))
 
     async def on_messages(self, request: Request) -> Response:
-        agent = _own(request) or request.query_params.get("agent", "")
-        before = request.query_params.get("before", "")
-        asked = broker.History(
-            agent=agent if agent in ("", OPERATOR) else agent_name(agent),
-            before=before and _id(before),
-            limit=PAGE_MESSAGES + 1,
+        """What was said, the newest first, as far as it is what the query asks for."""
+        query = request.query_params
+        agent, thread = _own(request) or query.get("agent", ""), query.get("thread", "")
+        asked = broker.Search(
+            text=query.get("text", ""),
+            agent=agent if agent in ("", OPERATOR, HIVE) else agent_name(agent),
+            root=thread and _id(thread),
+            since_ms=_number(query.get("since_ms", "0")),
+            until_ms=_number(query.get("until_ms", "0")),
+            before=_number(query.get("before", "0")),
+            limit=PAGE_MESSAGES,
         )
-        receipts = (
-            await self._link.call("broker", asked, timeout_seconds=self._settings.call_seconds)
-        ).receipts
-        page = whole_messages(receipts, PAGE_MESSAGES)
+        found = await self._link.call("broker", asked, timeout_seconds=self._settings.search_seconds)
         return json_reply(
-            MessagePage(messages=[message_view(one) for one in page], more=len(receipts) > len(page))
+            MessagePage(messages=[message_view(one) for one in found.receipts], before=found.before)
         )
 
     async def on_stream(self, request: Request) -> Response:
@@ -115,10 +117,7 @@ class Reads:
     async def on_transcript(self, request: Request) -> Response:
         agent, query = _own(request), {"limit": str(PAGE_ENTRIES)}
         for name in ("after", "before"):
-            number = request.query_params.get(name, "0")
-            if not number.isdecimal() or len(number) > 15:
-                raise BadRequest(f"`{name}` is the number of an entry of the transcript")
-            query[name] = number
+            query[name] = str(_number(request.query_params.get(name, "0")))
         return json_bytes(
             await self._cage_page.read(agent_name(agent), self._uid(agent), "/api/transcript", query)
         )
@@ -130,17 +129,15 @@ class Reads:
         return agent.uid
 
 
-def whole_messages(receipts: list[broker.Receipt], limit: int) -> list[broker.Receipt]:
-    """At most `limit`, and not a message to several cut in two: the next page begins before this one's last id."""
-    if len(receipts) <= limit:
-        return receipts
-    page = [receipt for receipt in receipts[:limit] if receipt.id != receipts[limit].id]
-    return page or receipts[:limit]
-
-
 def proposal_number(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise BadRequest(f"{text!r:.80} is not a proposal's number")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise BadRequest(f"{text!r:.80} is not a number", "docs/dashboard-api.md says which it should be")
     return int(text)
 
 

@@ -16,6 +16,7 @@ STATUS = {
     "bad-origin": 403,
     "bad-request": 400,
     "conflict": 409,
+    "conversation-paused": 409,
     "internal-error": 502,
     "needs-login": 409,
     "no-session": 401,

@@ -65,7 +65,9 @@ def deploy_in_progress(agent: str, deploys: list[updater.Deploy]) -> str:
 
 def receipt_after(receipt: broker.Receipt, news: broker.ReceiptChanged) -> broker.Receipt:
     """The receipt with this news in it. Going back happens too: a dead harness's mail is offered again."""
-    at = {f"{news.state}_ms": news.at_ms} if news.state in RECEIPT_ORDER else {}
+    at = {f"{news.state}_ms": news.at_ms} if news.state in RECEIPT_ORDER else {"ended_ms": news.at_ms}
+    if news.state == "stored":  # again: when it was first is what its sender saw
+        at = {"ended_ms": 0}
     return msgspec.structs.replace(
         receipt,
         state=news.state,
@@ -84,6 +86,13 @@ def unacked_change(event: Event) -> tuple[str, int]:
         case broker.ReceiptChanged(recipient=name, state="acked" | "dead" | "expired"):
             return name, -1
     return "", 0
+
+
+def still_reminds(reminder: broker.Reminder, what: str) -> bool:
+    """Whether it will fire again after what has happened to it."""
+    if what == "fired":
+        return bool(reminder.cron) and reminder.due_ms > reminder.last_ms
+    return what in ("set", "skipped")
 
 
 def usage_after(usage: gateway.Usage | None, news: gateway.RequestServed, now: int) -> gateway.Usage:

@@ -38,6 +38,8 @@ class Settings:
     stream_keepalive_seconds: float = 15.0
 
     call_seconds: float = 2.0
+    search_seconds: float = 5.0
+    """A search may look for a while before it has found something."""
     slow_call_seconds: float = 15.0
     """For verbs that move cages or repositories, of a service that has just answered a ping."""
     ping_seconds: float = 1.0

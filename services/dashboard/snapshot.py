@@ -32,6 +32,7 @@ from services.dashboard.views import (
     ServiceView,
     StateView,
     message_view,
+    reminder_view,
 )
 
 encode = msgspec.json.encode
@@ -96,7 +97,7 @@ class Snapshot:
             proposals=_newest(self._proposals.values(), about, lambda proposal: proposal.number),
             messages=[msgspec.Raw(encode(message_view(receipt))) for receipt in receipts],
             questions=[q for q in self._questions.values() if not about or about in (q.asker, q.recipient)],
-            reminders=[reminder for reminder in self._reminders.values() if about in ("", reminder.agent)],
+            reminders=[reminder_view(one) for one in self._reminders.values() if about in ("", one.agent)],
             deploys=_newest(self._deploys.values(), about, lambda deploy: deploy.started_ms),
             lines=[line for line in self._lines if about in ("", line.agent)],
         )
@@ -154,7 +155,7 @@ class Snapshot:
         for key in before.keys() - self._reminders.keys():
             self._gone("reminder", key)
         for reminder in self._reminders.values():
-            self._show("reminder", reminder.id, reminder, reminder.agent)
+            self._show("reminder", reminder.id, reminder_view(reminder), reminder.agent)
 
     def take_proposals(self, proposals: Iterable[approvals.Proposal]) -> None:
         before, self._proposals = self._proposals, {proposal.number: proposal for proposal in proposals}
@@ -250,9 +251,9 @@ class Snapshot:
             self._show_receipt(after)
 
     def _apply_reminder(self, reminder: broker.Reminder, what: str) -> None:
-        if what == "set":
+        if rules.still_reminds(reminder, what):
             self._reminders[reminder.id] = reminder
-            self._show("reminder", reminder.id, reminder, reminder.agent)
+            self._show("reminder", reminder.id, reminder_view(reminder), reminder.agent)
         elif self._reminders.pop(reminder.id, None):
             self._gone("reminder", reminder.id)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from libhive.cron import words
 from libhive.messages.broker import Question, Receipt, Reminder
 from libhive.messages.gateway import Usage
 
@@ -78,11 +79,32 @@ class MessageView(View, frozen=True, kw_only=True):
     offered_ms: int
     seen_ms: int
     acked_ms: int
+    ended_ms: int
     turn: str
     reason: str
     body: str
     body_characters: int
     in_reply_to: str
+    root: str
+    hops: int
+    seq: int
+
+
+class ReminderView(View, frozen=True, kw_only=True):
+    """A reminder, and `words`: what its cron line says; empty when it fires once."""
+
+    id: str
+    agent: str
+    text: str
+    due_ms: int
+    created_ms: int
+    cron: str
+    zone: str
+    catch_up: str
+    set_by: str
+    fired: int
+    last_ms: int
+    words: str
 
 
 class LineView(View, frozen=True, kw_only=True):
@@ -122,17 +144,24 @@ class StateView(View, frozen=True, kw_only=True):
     proposals: list[msgspec.Raw]
     messages: list[msgspec.Raw]
     questions: list[Question]
-    reminders: list[Reminder]
+    reminders: list[ReminderView]
     deploys: list[msgspec.Raw]
     lines: list[LineView]
 
 
 class MessagePage(View, frozen=True, kw_only=True):
+    """`before` is the key that the next page begins at; 0 when there is none."""
+
     messages: list[MessageView]
-    more: bool
+    before: int = 0
 
 
 BODY_SHOWN_MAX = 4_000
+
+
+def reminder_view(reminder: Reminder) -> ReminderView:
+    said = words(reminder.cron, reminder.zone) if reminder.cron else ""
+    return ReminderView(**msgspec.structs.asdict(reminder), words=said)
 
 
 def message_view(receipt: Receipt, *, whole: bool = False) -> MessageView:
@@ -147,9 +176,13 @@ def message_view(receipt: Receipt, *, whole: bool = False) -> MessageView:
         offered_ms=receipt.offered_ms,
         seen_ms=receipt.seen_ms,
         acked_ms=receipt.acked_ms,
+        ended_ms=receipt.ended_ms,
         turn=receipt.turn,
         reason=receipt.reason,
         body=receipt.body if whole else receipt.body[:BODY_SHOWN_MAX],
         body_characters=len(receipt.body),
         in_reply_to=receipt.in_reply_to,
+        root=receipt.root,
+        hops=receipt.hops,
+        seq=receipt.seq,
     )

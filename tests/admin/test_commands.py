@@ -96,7 +96,12 @@ async def test_a_dead_service_is_told_within_two_seconds(stage: Stage, service: 
 
 
 def test_every_command_that_calls_a_service_names_it_first() -> None:
-    assert [command.name for command in COMMANDS if not command.needs] == ["doctor", "logs", "status"]
+    assert [command.name for command in COMMANDS if not command.needs] == [
+        "doctor",
+        "logs",
+        "restore",
+        "status",
+    ]
 
 
 @pytest.mark.parametrize(

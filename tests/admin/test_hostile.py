@@ -25,6 +25,7 @@ COMMANDS = [
     ["message", samples.ID],
     ["proposal", "1"],
     ["proposals"],
+    ["search", "x"],
     ["send", "iris", "hi", "--wait", "5"],
     ["status"],
 ]
@@ -47,6 +48,7 @@ def evil_hive(stage: Stage) -> None:
         broker.MessageStatus: broker.ReceiptList(receipts=[evil]),
         broker.Peers: broker.PeerList(peers=[samples.peer(status=EVIL, model=EVIL, holds=[EVIL])]),
         broker.Questions: broker.QuestionList(questions=[question]),
+        broker.Search: broker.Found(receipts=[evil]),
         broker.Send: broker.Sent(id=samples.ID, recipients=["iris"]),
         gateway.GatewayStatus: samples.report(last_error=EVIL),
         lifecycle.Agents: lifecycle.AgentList(agents=[samples.agent(detail=EVIL)]),

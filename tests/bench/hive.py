@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 from libhive.messages.base import Ping
 from libhive.names import agent_name
@@ -12,6 +11,7 @@ from libhive.spec import AgentSpec
 from libhive.testing.hive import SERVICES, Hive
 from tests.bench import limits
 from tests.bench.rows import Row, row
+from tests.bench.usage import cpu_seconds, pss_mb, with_children
 
 AGENTS = 10
 IDLE_SECONDS = 20
@@ -55,12 +55,12 @@ async def _idle(hive: Hive, names: list[str]) -> list[Row]:
             "claude": [claude],
         }
         pids["cage"] = [pid for name in names for pid in await _cage_pids(hive, name)]
-        before = {name: _cpu_seconds(found) for name, found in pids.items()}
+        before = {name: cpu_seconds(found) for name, found in pids.items()}
         began = time.perf_counter()
         await asyncio.sleep(IDLE_SECONDS)
         seconds = time.perf_counter() - began
-        share = {name: 100 * (_cpu_seconds(found) - before[name]) / seconds for name, found in pids.items()}
-        memory = {name: _pss_mb(found) for name, found in pids.items()}
+        share = {name: 100 * (cpu_seconds(found) - before[name]) / seconds for name, found in pids.items()}
+        memory = {name: pss_mb(found) for name, found in pids.items()}
     for figures in (share, memory):
         figures["cage"] /= len(names)
     rows = []
@@ -82,26 +82,4 @@ async def _pid(hive: Hive, service: str) -> int:
 async def _cage_pids(hive: Hive, name: str) -> list[int]:
     agent = await hive.lifecycle.agent(agent_name(name))
     assert agent is not None
-    return _with_children(agent.pid)
-
-
-def _with_children(pid: int) -> list[int]:
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += _with_children(int(child))
-    return found
-
-
-def _cpu_seconds(pids: list[int]) -> float:
-    """Of all threads, by the scheduler's own nanoseconds: ticks would round an idle process to nothing."""
-    threads = [path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
-    return sum(int(path.read_text().split()[0]) for path in threads) / 1e9
-
-
-def _pss_mb(pids: list[int]) -> float:
-    total = 0
-    for pid in pids:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
+    return with_children(agent.pid)

@@ -92,6 +92,7 @@ def peers() -> list[broker.Peer]:
 def receipts() -> list[broker.Receipt]:
     now = now_ms()
     number = 0
+    found: list[int] = []
 
     def mail(
         ago: float,
@@ -116,7 +117,9 @@ def receipts() -> list[broker.Receipt]:
             "kind": "message",
             "attempts": 1,
             "body": body,
+            "seq": len(found) + 1,
         }
+        found.append(number)
         return broker.Receipt(**{**fields, "state": state, **instants, **rest})  # type: ignore[arg-type]
 
     long = "\n".join(f"{line:3}  the tide table for the week, line {line}" for line in range(1, 60))
@@ -241,7 +244,13 @@ def reminders() -> list[broker.Reminder]:
             agent="quill",
             text="weekly summary for the operator",
             due_ms=now + minutes(3000),
-            created_ms=now,
+            created_ms=now - minutes(90_000),
+            cron="0 9 * * MON",
+            zone="Europe/Berlin",
+            catch_up="skip",
+            set_by="operator",
+            fired=6,
+            last_ms=now - minutes(7_080),
         ),
     ]
 
@@ -412,14 +421,19 @@ class Hive:
             [
                 b.AckInbox,
                 b.Answer,
+                b.CancelReminder,
                 b.History,
                 b.Inbox,
                 b.MessageStatus,
                 b.Peers,
                 b.Questions,
+                b.Remind,
                 b.Reminders,
                 b.Send,
                 b.SetHold,
+                b.DropMail,
+                b.RetryMail,
+                b.Search,
             ],
         )
         self.gateway = Peer(paths, "gateway", [g.GatewayStatus])
@@ -451,7 +465,9 @@ class Hive:
             broker.Questions: lambda m: broker.QuestionList(
                 questions=[q for q in asked if not m.open_only or q.state == "open"]
             ),
+            broker.Remind: broker.Reminded(id=mail_id(303), due_ms=now_ms() + minutes(60)),
             broker.Reminders: broker.ReminderList(reminders=[] if empty else reminders()),
+            broker.Search: broker.Found(receipts=[]),
             broker.Send: lambda m: broker.Sent(id=mail_id(900), recipients=m.to),
         }
         self.gateway.answers = {gateway.GatewayStatus: report()}

@@ -19,6 +19,11 @@ PRESSES: list[tuple[str, dict[str, Any], Any]] = [
     ("/api/agents/iris/destroy", {"confirm": "iris"}, lifecycle.Destroy(name="iris")),
     ("/api/agents/iris/hold", {"held": True}, broker.SetHold(agent="iris", reason="operator", held=True)),
     ("/api/agents/iris/rebuild", {}, updater.Rebuild(agent="iris")),
+    (
+        "/api/agents/iris/remind",
+        {"text": "look", "cron": "0 9 * * *", "zone": "Asia/Tokyo", "catch_up": "skip"},
+        broker.Remind(agent="iris", text="look", cron="0 9 * * *", zone="Asia/Tokyo", catch_up="skip"),
+    ),
     ("/api/agents/iris/restart", {}, lifecycle.Restart(name="iris")),
     ("/api/agents/iris/start", {}, lifecycle.Start(name="iris")),
     ("/api/agents/iris/stop", {}, lifecycle.Stop(name="iris")),
@@ -27,8 +32,19 @@ PRESSES: list[tuple[str, dict[str, Any], Any]] = [
         {"question": mail_id(201), "text": "yes"},
         broker.Answer(question=mail_id(201), text="yes"),
     ),
+    ("/api/cancel-reminder", {"reminder": mail_id(301)}, broker.CancelReminder(id=mail_id(301))),
+    (
+        "/api/drop",
+        {"message": mail_id(9), "recipient": "bento", "reason": "asked again"},
+        broker.DropMail(id=mail_id(9), recipient="bento", reason="asked again"),
+    ),
     ("/api/proposals/7/approve", {"digest": DIGEST}, approvals.Approve(number=7, digest=DIGEST)),
     ("/api/proposals/7/deny", {"reason": "no"}, approvals.Deny(number=7, reason="no")),
+    (
+        "/api/retry",
+        {"message": mail_id(9), "recipient": "bento"},
+        broker.RetryMail(id=mail_id(9), recipient="bento"),
+    ),
     ("/api/send", {"to": ["iris", "atlas"], "body": "hi"}, broker.Send(to=["iris", "atlas"], body="hi")),
     ("/api/spawn", {"agent": "nova", "prompt": "p"}, approvals.Spawn(agent="nova", prompt="p")),
 ]
@@ -70,6 +86,7 @@ async def test_destroying_asks_for_the_name(dashboard: Dashboard, hive: Hive) ->
 async def test_a_name_is_a_name(dashboard: Dashboard, path: str, name: str) -> None:
     browser = await dashboard.browser()
     form = {"confirm": name} if "destroy" in path else {"held": True} if "hold" in path else {}
+    form = {"text": "x", "after_seconds": 1} if "remind" in path else form
     said = await browser.post(path.replace("iris", name.replace("..", "%2e%2e")), json=form)
     assert said.status_code in (400, 404), said.text
 
@@ -104,33 +121,6 @@ async def test_a_service_that_is_down_is_said_within_two_seconds(
     said = await browser.post(path, json=form)
     assert (said.status_code, said.json()["code"]) == (503, "unavailable")
     assert time.monotonic() - begun < 2.5
-
-
-async def test_older_messages_are_paged_by_id_and_never_cut_between_copies(
-    dashboard: Dashboard, hive: Hive
-) -> None:
-    def receipt(number: int, recipient: str) -> broker.Receipt:
-        return broker.Receipt(
-            id=mail_id(number),
-            sender="a",
-            recipient=recipient,
-            kind="message",
-            state="acked",
-            attempts=1,
-            stored_ms=number,
-            body="x",
-        )
-
-    copies = [receipt(2000 - number // 3, f"r{number % 3}") for number in range(101)]
-    hive.broker.answers[broker.History] = lambda m: broker.ReceiptList(receipts=copies[: m.limit])
-    browser = await dashboard.browser()
-    page = (await browser.get("/api/messages", params={"agent": "iris", "before": mail_id(3000)})).json()
-    assert len(page["messages"]) == 99
-    assert page["more"]
-    asked = hive.broker.last(broker.History)
-    assert asked == broker.History(agent="iris", before=mail_id(3000), limit=101)
-    assert (await browser.get("/api/messages?before=../x")).status_code == 400
-    assert (await browser.get("/api/messages?agent=..")).status_code == 400
 
 
 async def test_one_message_whole(dashboard: Dashboard) -> None:

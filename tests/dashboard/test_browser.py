@@ -18,7 +18,7 @@ from libhive.paths import Paths
 from services.dashboard.settings import Settings
 from tests.dashboard.cage import Cage, call, said
 from tests.dashboard.conftest import Dashboard, running
-from tests.dashboard.rich import DIGEST, HOSTILE, Hive, agent, mail_id, proposals
+from tests.dashboard.rich import DIGEST, HOSTILE, Hive, agent, mail_id, proposals, reminders
 from tests.dashboard.test_feed import stored
 
 CHROMIUM = "/usr/bin/chromium"
@@ -26,7 +26,7 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-VIEWS = ("agents", "approvals", "messages", "questions", "events")
+VIEWS = ("agents", "approvals", "messages", "questions", "reminders", "events")
 
 pytestmark = pytest.mark.skipif(
     not Path(CHROMIUM).exists(), reason="needs Debian's chromium: apt install chromium"
@@ -117,6 +117,71 @@ async def test_five_views_and_a_click_through(dashboard: Dashboard, hive: Hive) 
         assert hive.broker.last(broker.Answer) == broker.Answer(
             question=mail_id(201), text="revert the commit"
         )
+
+
+async def test_reminders_are_seen_scheduled_and_ended(dashboard: Dashboard, hive: Hive) -> None:
+    async with browsing() as page:
+        await logged_in(page, dashboard)
+        await go(page, "reminders")
+        once, weekly = (page.locator(".reminders li", has_text=text) for text in ("the light", "weekly"))
+        await expect(once).to_contain_text("look at the light again")
+        await expect(once.locator(".countdown")).to_contain_text("in 13m")
+        await expect(weekly).to_contain_text("At 09:00 on Monday, Europe/Berlin")
+        await expect(weekly).to_contain_text("yours")
+        await expect(weekly).to_contain_text("fired 6 times")
+
+        await page.get_by_role("button", name="Schedule a prompt").click()
+        await expect(page.get_by_role("button", name="Schedule it")).to_be_disabled()
+        await page.locator("form.spawn select").first.select_option("iris")
+        await page.get_by_label("Prompt").fill("what is new?")
+        await page.get_by_label("How many").fill("1.5")
+        await page.get_by_role("button", name="Schedule it").click()
+        await toast(page, "iris is reminded")
+        await page.locator(".toast .close").click()
+        assert hive.broker.last(broker.Remind) == broker.Remind(
+            agent="iris", text="what is new?", after_seconds=5_400
+        )
+
+        await page.get_by_role("button", name="Schedule a prompt").click()
+        await page.get_by_label("Prompt").fill("the week?")
+        await page.locator("form.spawn select").nth(1).select_option("cron")
+        await page.get_by_label("Cron line").fill("0 9 * *")
+        await expect(page.locator("form.spawn")).to_contain_text("five fields")
+        await page.get_by_label("Cron line").fill("0 9 * * MON")
+        await page.get_by_label("Time zone").fill("Asia/Tokyo")
+        await page.locator("form.spawn select").last.select_option("all")
+        await page.get_by_role("button", name="Schedule it").click()
+        await toast(page, "hm1nd is reminded")
+        await page.locator(".toast .close").click()
+        assert hive.broker.last(broker.Remind) == broker.Remind(
+            agent="hm1nd", text="the week?", cron="0 9 * * MON", zone="Asia/Tokyo", catch_up="all"
+        )
+
+        await page.get_by_role("button", name="Schedule a prompt").click()
+        await page.get_by_label("Prompt").fill("happy new year")
+        await page.locator("form.spawn select").nth(1).select_option("at")
+        await page.get_by_label("At, on").fill("2099-01-01T00:00")
+        await page.get_by_role("button", name="Schedule it").click()
+        await dashboard.until(
+            lambda: getattr(hive.broker.last(broker.Remind), "text", "") == "happy new year"
+        )
+        at_ms = await page.evaluate("new Date('2099-01-01T00:00').getTime()")
+        assert hive.broker.last(broker.Remind) == broker.Remind(
+            agent="hm1nd", text="happy new year", at_ms=at_ms
+        )
+
+        fired = msgspec.structs.replace(reminders()[1], fired=7, last_ms=now_ms())
+        hive.broker.answers[broker.Reminders] = broker.ReminderList(reminders=[reminders()[0], fired])
+        hive.broker.publish(broker.ReminderChanged(reminder=fired, what="fired"))
+        await expect(weekly).to_contain_text("fired 7 times")
+        await weekly.get_by_role("button", name="End").click()
+        await page.locator("dialog").get_by_role("button", name="End it").click()
+        await toast(page, "the reminder is ended")
+        assert hive.broker.last(broker.CancelReminder) == broker.CancelReminder(id=mail_id(302))
+        hive.broker.answers[broker.Reminders] = broker.ReminderList(reminders=[])
+        hive.broker.publish(broker.ReminderChanged(reminder=fired, what="cancelled"))
+        hive.broker.publish(broker.ReminderChanged(reminder=reminders()[0], what="fired"))
+        await expect(page.locator(".reminders li")).to_have_count(0)
 
 
 async def test_an_approval_shows_the_effect_first_and_is_bound_to_it(

@@ -61,9 +61,11 @@ def test_a_receipt_goes_on_and_back() -> None:
     offered = rules.receipt_after(stored, changed(stored, "offered", attempts=1))
     assert (offered.state, offered.offered_ms, offered.stored_ms) == ("offered", 77, stored.stored_ms)
     again = rules.receipt_after(offered, changed(stored, "stored", attempts=1))
-    assert (again.state, again.attempts) == ("stored", 1)
+    assert (again.state, again.attempts, again.stored_ms) == ("stored", 1, stored.stored_ms)
     dead = rules.receipt_after(again, changed(stored, "dead", attempts=5, reason="no turn ended"))
-    assert (dead.state, dead.reason) == ("dead", "no turn ended")
+    assert (dead.state, dead.reason, dead.ended_ms) == ("dead", "no turn ended", 77)
+    retried = rules.receipt_after(dead, changed(stored, "stored", attempts=5))
+    assert (retried.state, retried.reason, retried.ended_ms) == ("stored", "", 0)
 
 
 def changed(receipt: broker.Receipt, state: broker.ReceiptState, **more: object) -> broker.ReceiptChanged:

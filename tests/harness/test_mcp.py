@@ -57,10 +57,13 @@ async def test_the_protocol() -> None:
         assert [tool["name"] for tool in tools] == [
             "answer",
             "ask",
+            "cancel_reminder",
             "loose_ends",
+            "message_status",
             "peers",
             "recv",
             "remind",
+            "reminders",
             "send",
             "status",
         ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
 from libhive import wire
 from libhive.doorway import Doorway
 from libhive.messages import approvals, lifecycle
 from libhive.messages.base import Reply
-from libhive.messages.broker import Ask, Questions
+from libhive.messages.broker import Ask, Questions, Send
 from libhive.names import MANAGER, AgentName
 from libhive.spec import AgentSpec
 from tests.harness.api import text, tool
@@ -76,6 +78,15 @@ async def test_the_tools_of_every_agent(rig: Rig) -> None:
     assert (open_one.id, open_one.choices) == (asked["id"], ["red", "blue"])
 
 
+async def test_a_recurring_reminder_is_set_listed_and_cancelled(rig: Rig) -> None:
+    await rig.start_harness()
+    line = {"text": "water the tree", "cron": "0 9 * * MON-FRI", "zone": "Europe/Berlin", "catch_up": "skip"}
+    reminded, listed = await play(rig, ("remind", line), ("reminders", {}))
+    assert listed["reminders"] == [{"id": reminded["id"], "due": reminded["due"], "set_by": "iris", **line}]
+    cancelled, none = await play(rig, ("cancel_reminder", {"id": reminded["id"]}), ("reminders", {}))
+    assert (cancelled, none) == ({"cancelled": reminded["id"]}, {"reminders": []})
+
+
 async def test_bad_input_to_a_tool_is_told_to_the_model(rig: Rig) -> None:
     await rig.start_harness()
     answers = await play(
@@ -88,15 +99,46 @@ async def test_bad_input_to_a_tool_is_told_to_the_model(rig: Rig) -> None:
         ("send", {"to": "bob", "text": "x", "in_reply_to": "nonsense"}),
         ("remind", {"text": "x"}),
         ("remind", {"text": "x", "at": "tomorrow"}),
+        ("remind", {"text": "x", "cron": "every day"}),
+        ("remind", {"text": "x", "cron": "0 9 * * *", "zone": "Mars"}),
+        ("remind", {"text": "x", "cron": "0 9 * * *", "after_seconds": 9}),
+        ("cancel_reminder", {"id": "01m0000000000000000000zzzz"}),
         ("answer", {"question": "01m0000000000000000000zzzz", "text": "x"}),
         ("ask", {"to": "all", "question": "x"}),
     )
     assert all(isinstance(answer, str) for answer in answers), answers
     codes = [answer.partition(":")[0] for answer in answers]
     bad = "bad-request"
-    assert codes == ["unknown-recipient", bad, bad, bad, bad, "not-found", bad, bad, "not-found", bad]
+    assert codes == [
+        "unknown-recipient",
+        bad,
+        bad,
+        bad,
+        bad,
+        "not-found",
+        *[bad] * 5,
+        "not-found",
+        "not-found",
+        bad,
+    ]
     assert "(who is there" in answers[0]
     assert await rig.inbox("bob") == []
+
+
+async def test_the_sender_sees_where_its_message_is_and_nobody_elses(rig: Rig) -> None:
+    await rig.start_harness()
+    (sent,) = await play(rig, ("send", {"to": ["bob", "operator"], "text": "both of you"}))
+    others = (await rig.door("bob").call(Send(to=["operator"], body="between us"))).id
+    (status, refused) = await play(
+        rig, ("message_status", {"id": sent["id"]}), ("message_status", {"id": others})
+    )
+    assert [(one["to"], one["state"]) for one in status["receipts"]] == [
+        ("bob", "stored"),
+        ("operator", "stored"),
+    ]
+    assert all(re.fullmatch(r"20..-..-..T..:..:..Z", one["stored"]) for one in status["receipts"])
+    assert "body" not in status["receipts"][0]
+    assert refused.startswith("not-found")
 
 
 async def test_an_ordinary_agent_has_no_tools_of_the_managers(rig: Rig) -> None:
@@ -104,7 +146,21 @@ async def test_an_ordinary_agent_has_no_tools_of_the_managers(rig: Rig) -> None:
     await rig.until_acked(await rig.send("hello"))
     tools = {entry["name"] for entry in rig.api.requests[0]["tools"]}
     ours = {name.removeprefix("mcp__hive__") for name in tools if name.startswith("mcp__hive__")}
-    assert ours == {"answer", "ask", "loose_ends", "peers", "recv", "remind", "send", "status"}
+    assert ours == {
+        *(
+            "answer",
+            "ask",
+            "cancel_reminder",
+            "loose_ends",
+            "message_status",
+            "peers",
+            "recv",
+            "remind",
+            "reminders",
+            "send",
+            "status",
+        )
+    }
     assert {"Bash", "Edit", "Glob", "Grep", "Read", "Write"} <= tools
     assert "WebFetch" not in tools
 
@@ -205,13 +261,14 @@ async def door(rig: Rig, service: str, said: list[Any]) -> Doorway:
     """A door that speaks the real wire, with answers that are made up."""
     from libhive.problems import NotAllowed
 
-    async def serve(agent: AgentName, frame: bytes) -> bytes:
+    def serve(agent: AgentName, frame: bytes, reply: Callable[[bytes], None]) -> None:
         envelope = wire.unpack_request(frame)
         request = wire.understand(envelope, KINDS[envelope.kind])
         said.append(request)
         if isinstance(request, approvals.Spawn) and request.agent == "operator":
-            return wire.pack_problem(envelope.id, NotAllowed("'operator' is taken", "choose another"))
-        return wire.pack_reply(envelope.id, REPLIES[envelope.kind])
+            reply(wire.pack_problem(envelope.id, NotAllowed("'operator' is taken", "choose another")))
+        else:
+            reply(wire.pack_reply(envelope.id, REPLIES[envelope.kind]))
 
     import os
 

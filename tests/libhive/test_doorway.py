@@ -19,8 +19,8 @@ from libhive.problems import Unavailable
 PONG = Pong(service="door", version="1", pid=1, up_since_ms=1)
 
 
-async def answer(agent: AgentName, frame: bytes) -> bytes:
-    return wire.pack_reply(wire.unpack_request(frame).id, PONG)
+def answer(agent: AgentName, frame: bytes, reply: Callable[[bytes], None]) -> None:
+    reply(wire.pack_reply(wire.unpack_request(frame).id, PONG))
 
 
 @pytest.fixture

@@ -197,7 +197,7 @@ function Side({ agent }) {
   const usage = object(page.usage);
   const held = agent.holds.includes("operator");
   const act = (verb, form) => () => post(`/api/${verb}`, form);
-  const mail = together(hive.messages, agent.name).slice(0, 12);
+  const mail = together(hive.messages.values(), agent.name).slice(0, 12);
   const side = useRef(null);
   // More below than fits is shown by a fade, which goes when its end is reached.
   const fade = () => side.current.classList.toggle("below", side.current.scrollHeight - side.current.scrollTop - side.current.clientHeight > 8);

@@ -1,4 +1,4 @@
-// The dashboard: five views over one live copy of the hive.
+// The dashboard: six views over one live copy of the hive.
 import { html, render, useEffect, useState } from "./lib.js";
 import { post } from "./api.js";
 import { Top } from "./banners.js";
@@ -10,12 +10,14 @@ import { Approvals } from "./views/approvals.js";
 import { Events } from "./views/events.js";
 import { Messages } from "./views/messages.js";
 import { Questions } from "./views/questions.js";
+import { Reminders } from "./views/reminders.js";
 
 const VIEWS = {
   agents: { view: Agents, mark: "⬡", waiting: () => 0 },
   approvals: { view: Approvals, mark: "✓", waiting: () => openProposals().length },
   messages: { view: Messages, mark: "✉", waiting: () => unread().length },
   questions: { view: Questions, mark: "?", waiting: () => openQuestions().filter((one) => one.recipient === "operator").length },
+  reminders: { view: Reminders, mark: "◷", waiting: () => 0 },
   events: { view: Events, mark: "≋", waiting: () => 0 },
 };
 

@@ -1,9 +1,9 @@
-// What agents want to know, with how long they will wait; and what they have asked to be reminded of.
+// What agents want to know, with how long they will wait.
 import { html, useState } from "../lib.js";
 import { post } from "../api.js";
-import { openQuestions, sorted, useHive, useNow } from "../live.js";
+import { openQuestions, sorted, useHive } from "../live.js";
 import { Act, Ago, Body, Chip, Countdown, Empty, Who } from "../parts.js";
-import { Txt, exact, plural, span } from "../text.js";
+import { Txt, plural } from "../text.js";
 
 export function Questions() {
   const hive = useHive();
@@ -17,7 +17,6 @@ export function Questions() {
     <div class="cards wide">${mine.map((one) => html`<${Open} key=${one.id} one=${one} />`)}</div>
     ${others.length > 0 && html`<h2 class="divider">between agents</h2><ul class="rows">${others.map((one) => html`<li key=${one.id}><span class="route"><${Who} name=${one.asker} /><span class="arrow">→</span><${Who} name=${one.recipient} /></span><span class="grow" dir="auto"><${Txt} of=${one.text.slice(0, 300)} /></span><${Countdown} from=${one.asked_ms} to=${one.deadline_ms} /></li>`)}</ul>`}
     ${closed.length > 0 && html`<h2 class="divider">closed</h2><ul class="rows">${closed.map((one) => html`<${Closed} key=${one.id} one=${one} />`)}</ul>`}
-    <${Reminders} />
   </section>`;
 }
 
@@ -48,13 +47,4 @@ const Closed = ({ one }) => html`<li><span class="route"><${Who} name=${one.aske
 function Outcome({ one }) {
   if (one.state === "answered") return html`<b><${Txt} of=${one.answer.slice(0, 300)} /></b>`;
   return html`<em class="dim">no answer${one.default && html`; it went on with “<${Txt} of=${one.default.slice(0, 300)} />”`}</em>`;
-}
-
-function Reminders() {
-  const hive = useHive();
-  const now = useNow(1000);
-  const all = sorted(hive.reminders, (a, b) => a.due_ms - b.due_ms);
-  if (all.length === 0) return null;
-  return html`<h2 class="divider">reminders</h2><ul class="rows">${all.map((one) => html`<li key=${one.id}><${Who} name=${one.agent} /><span class="grow" dir="auto"><${Txt} of=${one.text.slice(0, 300)} /></span>
-    <span class="countdown" title=${exact(one.due_ms)}>${one.due_ms > now ? `in ${span(one.due_ms - now)}` : "due"}</span></li>`)}</ul>`;
 }
