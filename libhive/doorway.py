@@ -1,8 +1,8 @@
 """Agents' doors: unix stream sockets, a 4-byte big-endian length before each msgpack frame.
 
-Who connects is not trusted. Every limit is here: a connection cap, two seconds to the first frame, a frame cap, turns
-(a connection that sends without end has a few frames answered, then everybody else has their turn), and back-pressure
-in both directions, so that what a door costs in memory and time is bounded whatever its agent does.
+Who connects is not trusted. Every limit is here: a connection cap, two seconds to a whole frame, a frame cap, turns (an
+agent that sends without end has a little of it answered, over all its connections, then everybody else has their turn),
+and back-pressure in both directions, so that what a door costs in memory and time is bounded whatever its agent does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import contextlib
 import os
 import socket
 import struct
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -29,8 +31,12 @@ IN_FLIGHT_MAX = 128
 """Requests of one connection that are being answered; beyond that its socket is not read."""
 TURN_FRAMES_MAX = 64
 TURN_BYTES_MAX = 128 * 1024
-"""What one connection gets answered before the loop looks at the others again."""
+TURN_SECONDS_MAX = 0.005
+"""What one agent gets answered, by one frame more at the most, before the loop looks at the others again."""
 WRITE_BUFFER_BYTES_MAX = 1 << 20
+"""Answers that one connection has not read; beyond that it gets no new ones."""
+UNREAD_BYTES_MAX = 32 << 20
+"""Answers that an agent has not read, over all its connections; beyond that it loses the worst of them."""
 RECONNECT_SECONDS = 0.1
 
 _LENGTH = struct.Struct(">I")
@@ -84,10 +90,15 @@ class Doorway:
         """Called when the last connection is lost: nobody in that cage is listening."""
         self.connections: set[_Guest] = set()
         self._server: asyncio.Server | None = None
+        self._waiting: deque[_Guest] = deque()
+        """Guests with whole frames, whose turn has not come."""
+        self._next_turn: asyncio.Handle | None = None
+        self._frames, self._bytes, self._seconds = 0, 0, 0.0
+        """What this turn has cost."""
 
     async def open(self) -> None:
         make_doors(self.path.parent, self.uid)
-        loop = asyncio.get_running_loop()
+        loop = self.loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(
             lambda: _Guest(self), sock=listen(self.path, uid=self.uid)
         )
@@ -98,6 +109,45 @@ class Doorway:
         for guest in list(self.connections):
             guest.drop()
         self.path.unlink(missing_ok=True)
+
+    # ---- turns
+
+    def has_turn(self) -> bool:
+        return (
+            self._frames < TURN_FRAMES_MAX
+            and self._bytes < TURN_BYTES_MAX
+            and self._seconds < TURN_SECONDS_MAX
+        )
+
+    def spend(self, frames: int, size: int, seconds: float) -> None:
+        """The next turn begins when the loop has served whatever else is ready."""
+        self._frames, self._bytes, self._seconds = (
+            self._frames + frames,
+            self._bytes + size,
+            self._seconds + seconds,
+        )
+        if self._next_turn is None:
+            self._next_turn = self.loop.call_soon(self._begin_turn)
+
+    def wait_for_turn(self, guest: _Guest) -> None:
+        if guest not in self._waiting:
+            self._waiting.append(guest)
+        self.spend(0, 0, 0.0)
+
+    def _begin_turn(self) -> None:
+        """Whoever has waited longest comes first, and those who have more to say wait again."""
+        self._next_turn = None
+        self._frames, self._bytes, self._seconds = 0, 0, 0.0
+        for _ in range(len(self._waiting)):
+            if not self.has_turn():
+                break
+            self._waiting.popleft().work()
+        if self._waiting:
+            self.spend(0, 0, 0.0)
+
+    def bound_unread(self) -> None:
+        if sum(guest.unread() for guest in self.connections) > UNREAD_BYTES_MAX:
+            max(self.connections, key=_Guest.unread).drop()
 
 
 class _Guest(asyncio.Protocol):
@@ -110,8 +160,9 @@ class _Guest(asyncio.Protocol):
         self.in_flight: dict[asyncio.Future[Any], None] = {}
         self.transport: asyncio.Transport | None = None
         self.deadline: asyncio.TimerHandle | None = None
-        self.turn: asyncio.Handle | None = None
-        self.open, self.reading, self.writable, self.stalled = False, True, True, False
+        self.open, self.greeted, self.reading, self.writable = False, False, True, True
+        self.stalled = False
+        """It has a whole frame for which there is no turn, or no room, yet."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast("asyncio.Transport", transport)
@@ -122,7 +173,7 @@ class _Guest(asyncio.Protocol):
         self.open = True
         self.door.connections.add(self)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
-        self._expect_frame()
+        self._steer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
@@ -130,9 +181,7 @@ class _Guest(asyncio.Protocol):
             self.door.connections.discard(self)
             if not self.door.connections and self.door.on_gone:
                 self.door.on_gone(self.door.agent)
-        for handle in (self.deadline, self.turn):
-            if handle:
-                handle.cancel()
+        self._end_deadline()
         for future in list(self.in_flight):
             future.cancel()
 
@@ -140,8 +189,8 @@ class _Guest(asyncio.Protocol):
         if not self.open:
             return
         self.buffer += data
-        if self.turn is None:
-            self._take_turn()
+        if not self.stalled:
+            self.work()
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -152,61 +201,92 @@ class _Guest(asyncio.Protocol):
         self._steer()
 
     def drop(self) -> None:
+        self.open = False
         if self.transport:
             self.transport.abort()
 
-    def _expect_frame(self) -> None:
-        """A frame that was begun, and the first one of all, has to come whole within the time limit."""
-        if self.deadline is None:
-            self.deadline = asyncio.get_running_loop().call_later(FIRST_FRAME_SECONDS_MAX, self.drop)
+    def unread(self) -> int:
+        return self.transport.get_write_buffer_size() if self.transport else 0
 
-    def _take_turn(self) -> None:
-        """Answers the frames that are whole, up to a turn's worth; the rest has its turn after everybody else's."""
-        self.turn = None
-        frames = self._frames() if self._able() else []
-        if frames and self.deadline:
-            self.deadline.cancel()
-            self.deadline = None
-        for frame in frames:
-            if future := self.door.serve(self.door.agent, frame, self._reply):
-                self.in_flight[future] = None
-                future.add_done_callback(self._answered)
-        if self.open and self.buffer and not self.stalled:
-            self._expect_frame()
+    # ---- in
+
+    def work(self) -> None:
+        """Answers the frames that are whole, until the agent's turn is over or there is no room for another answer."""
+        self.stalled, at = False, 0
+        with memoryview(self.buffer) as view:
+            while self.open and (end := self._whole_at(at)):
+                self.stalled = not (self._able() and self.door.has_turn())
+                if self.stalled:
+                    break
+                self._serve(bytes(view[at + _LENGTH.size : end]))
+                at = end
+        if at:
+            del self.buffer[:at]
+            self.greeted = True
+            self._end_deadline()
         self._steer()
 
-    def _frames(self) -> list[bytes]:
-        """Takes what is whole out of the buffer; `stalled` says whether more of that has to wait."""
-        found: list[bytes] = []
-        room = min(TURN_FRAMES_MAX, IN_FLIGHT_MAX - len(self.in_flight))
-        at = 0
-        with memoryview(self.buffer) as view:
-            while self._whole_at(at):
-                if len(found) >= room or at > TURN_BYTES_MAX:
-                    self.stalled = True
-                    break
-                begin, at = at + _LENGTH.size, at + _LENGTH.size + _LENGTH.unpack_from(view, at)[0]
-                found.append(bytes(view[begin:at]))
-            else:
-                self.stalled = False
-        del self.buffer[:at]
-        return found
-
-    def _whole_at(self, at: int) -> bool:
-        if not self.open or len(self.buffer) < at + _LENGTH.size:
-            return False
-        size = int(_LENGTH.unpack_from(self.buffer, at)[0])
-        if size > wire.FRAME_BYTES_MAX:
+    def _whole_at(self, at: int) -> int:
+        """Where the frame that begins there ends; 0 while it is not whole."""
+        here = len(self.buffer) - at
+        if here < _LENGTH.size:
+            return 0
+        size = _LENGTH.size + int(_LENGTH.unpack_from(self.buffer, at)[0])
+        if size > _LENGTH.size + wire.FRAME_BYTES_MAX:
             self._refuse(BadFrame(f"a frame has at most {wire.FRAME_BYTES_MAX} bytes"))
-            return False
-        return len(self.buffer) >= at + _LENGTH.size + size
+            return 0
+        return at + size if here >= size else 0
+
+    def _serve(self, frame: bytes) -> None:
+        began = time.monotonic()
+        if future := self.door.serve(self.door.agent, frame, self._reply):
+            self.in_flight[future] = None
+            future.add_done_callback(self._answered)
+        self.door.spend(1, len(frame), time.monotonic() - began)
+
+    def _able(self) -> bool:
+        """Whether there is room for what one more request may cost."""
+        return self.open and self.writable and len(self.in_flight) < IN_FLIGHT_MAX
+
+    def _answered(self, future: asyncio.Future[Any]) -> None:
+        self.in_flight.pop(future, None)
+        if not self.reading:
+            self._steer()
+
+    def _steer(self) -> None:
+        """Waits for a turn, reads on, or does neither, by what there is room for."""
+        if not self.open or self.transport is None:
+            return
+        able = self._able()
+        if able and self.stalled:
+            self.door.wait_for_turn(self)
+        reading = able and not self.stalled
+        if reading != self.reading:
+            self.reading = reading
+            (self.transport.resume_reading if reading else self.transport.pause_reading)()
+        self._watch()
+
+    def _watch(self) -> None:
+        """The first frame, and whichever was begun, has to come whole within the time limit, unless it is us who do not
+        read."""
+        if not self.reading:
+            self._end_deadline()
+        elif self.deadline is None and (self.buffer or not self.greeted):
+            self.deadline = self.door.loop.call_later(FIRST_FRAME_SECONDS_MAX, self.drop)
+
+    def _end_deadline(self) -> None:
+        if self.deadline:
+            self.deadline.cancel()
+            self.deadline = None
+
+    # ---- out
 
     def _reply(self, frame: bytes) -> None:
         """What is answered in one go, by one commit say, goes out by one write."""
         if not self.open:
             return
         if not self.replies:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self.door.loop.call_soon(self._flush)
         self.replies.append(_LENGTH.pack(len(frame)))
         self.replies.append(frame)
 
@@ -214,26 +294,8 @@ class _Guest(asyncio.Protocol):
         replies, self.replies = self.replies, []
         if replies and self.transport and not self.transport.is_closing():
             self.transport.write(b"".join(replies))
-
-    def _answered(self, future: asyncio.Future[Any]) -> None:
-        self.in_flight.pop(future, None)
-        if not self.reading:
-            self._steer()
-
-    def _able(self) -> bool:
-        """Whether there is room for what one more request may cost."""
-        return self.open and self.writable and len(self.in_flight) < IN_FLIGHT_MAX
-
-    def _steer(self) -> None:
-        """Takes the next turn, reads on, or does neither, by what there is room for."""
-        if not self.open or self.transport is None:
-            return
-        if self.stalled and self._able() and self.turn is None:
-            self.turn = asyncio.get_running_loop().call_soon(self._take_turn)
-        reading = self._able() and not self.stalled
-        if reading != self.reading:
-            self.reading = reading
-            (self.transport.resume_reading if reading else self.transport.pause_reading)()
+            if not self.writable:
+                self.door.bound_unread()
 
     def _refuse(self, problem: Problem) -> None:
         self._reply(wire.pack_problem("", problem))

@@ -183,13 +183,19 @@ def unpack(data: bytes, bytes_max: int = FRAME_BYTES_MAX, values_max: int = VALU
     """One map of plain values: within the caps, string keys and each once, no extension types, numbers finite."""
     if len(data) > bytes_max:
         raise BadFrame(f"a frame has at most {bytes_max} bytes, this one {len(data)}")
-    budget = iter(range(values_max))
+    containers = values = 0
+
+    def counted(ended: list[Any]) -> list[Any]:
+        """Called for each list and map as it ends, so a frame of nothing but empty ones is stopped before it costs much."""
+        nonlocal containers, values
+        containers += 1
+        values += len(ended)
+        if containers > values_max or values > values_max:
+            raise BadFrame(f"at most {values_max} values")
+        return ended
 
     def plain_map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-        """Called for each map, so a frame of nothing but empty maps is stopped before it costs us a second."""
-        if next(budget, None) is None:
-            raise BadFrame(f"at most {values_max} values")
-        return _plain_map(pairs)
+        return _plain_map(counted(pairs))
 
     try:
         value = msgpack.unpackb(
@@ -198,6 +204,7 @@ def unpack(data: bytes, bytes_max: int = FRAME_BYTES_MAX, values_max: int = VALU
             strict_map_key=True,
             ext_hook=_no_extension,
             object_pairs_hook=plain_map,
+            list_hook=counted,
             max_array_len=values_max,
             max_map_len=values_max,
         )
@@ -228,12 +235,13 @@ def _no_extension(code: int, _: bytes) -> Any:
 
 
 def _plain_map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if type(key) is not str or key in found:
-            raise BadFrame("keys are strings, and each stands once in its map")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs) or not _STRINGS.issuperset(map(type, found)):
+        raise BadFrame("keys are strings, and each stands once in its map")
     return found
+
+
+_STRINGS = frozenset({str})
 
 
 def _check(root: Any, values_max: int) -> None:

@@ -204,7 +204,9 @@ class Budgets:
         return int(row[0] or 0), self._roots.get(root, 0)
 
     def _begin_anew(self, c: Connection, draft: Draft, root: str, hops: int) -> None:
-        """The operator takes part: what comes of her message has the whole budget."""
+        """The operator takes part: what comes of her message has the whole budget, and so has who answers her."""
+        for recipient in draft.recipients:
+            self._pairs.pop((recipient, OPERATOR), None)
         if hops:
             messages = self._messages(c, root) + len(draft.recipients)
             self._roots[root] = messages
