@@ -13,9 +13,10 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any, Protocol
+
+import msgspec
 
 from libhive import logs, systemd, wire
 from libhive.backup.custodian import Custodian
@@ -35,8 +36,7 @@ DRAIN_SECONDS_MAX = 5.0
 REFUSALS_LOGGED_EVERY_MS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """Who asks, and under which id. A caller is an agent (whose door it came through), `operator` or `hive`."""
 
     caller: str
@@ -54,8 +54,7 @@ Handlers = dict[type[Request[Any]], Handler]
 Answer = Callable[[bytes], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A request that is being answered."""
 
     kind: str

@@ -120,19 +120,26 @@ class Doorway:
         )
 
     def spend(self, frames: int, size: int, seconds: float) -> None:
-        """The next turn begins when the loop has served whatever else is ready."""
+        """The next turn begins when the loop has served whatever else is ready, and after one that took long not before as
+        much time has passed again: what the others want takes several rounds of the loop."""
         self._frames, self._bytes, self._seconds = (
             self._frames + frames,
             self._bytes + size,
             self._seconds + seconds,
         )
         if self._next_turn is None:
-            self._next_turn = self.loop.call_soon(self._begin_turn)
+            self._next_turn = self.loop.call_soon(self._end_turn)
 
     def wait_for_turn(self, guest: _Guest) -> None:
         if guest not in self._waiting:
             self._waiting.append(guest)
         self.spend(0, 0, 0.0)
+
+    def _end_turn(self) -> None:
+        if self._seconds < TURN_SECONDS_MAX:
+            self._begin_turn()
+        else:
+            self._next_turn = self.loop.call_later(self._seconds, self._begin_turn)
 
     def _begin_turn(self) -> None:
         """Whoever has waited longest comes first, and those who have more to say wait again."""

@@ -13,7 +13,7 @@ _point, _left = (_WANTED[1], int(_WANTED[2] or 1)) if _WANTED else ("", 1)
 def reach(point: str) -> None:
     """Ends this process with SIGKILL when HIVE_FAULT names the point; `point:3` is the third time that it is reached.
     Nothing but a test ever sets it."""
-    global _left  # noqa: PLW0603 - the process is the scope
+    global _left
     if point == _point:
         _left -= 1
         if _left == 0:

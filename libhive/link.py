@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import zmq
 
 from libhive import wire
-from libhive.messages.base import Event, Reply, Request
+from libhive.messages.base import Event, Reply, Request, Up
 from libhive.messages.registry import EVENTS
 from libhive.names import HIVE, new_id
 from libhive.paths import Paths
@@ -78,6 +78,7 @@ class Server:
         self._context = zmq.Context()
         self._router = _Watched(_bound(self._context, zmq.ROUTER, requests), self._on_request)
         self._publisher = _Watched(_bound(self._context, zmq.XPUB, events), self._on_subscription)
+        self._publisher.sock.setsockopt(zmq.XPUB_VERBOSE, 1)
         self._subscribers = False
         self._epoch, self._seq = new_id(), 0
 
@@ -101,8 +102,11 @@ class Server:
         self._context.term()
 
     def _on_subscription(self, frames: list[bytes]) -> None:
-        """XPUB says when the first one subscribes and when the last one has gone."""
+        """XPUB says who subscribes, and when the last one has gone. Whoever comes hears at once which epoch this is: a
+        subscriber of an earlier one then knows that it has to ask again, and need not wait for something to happen."""
         self._subscribers = frames[0][:1] == b"\x01"
+        if self._subscribers:
+            self.publish(Up())
 
     def _on_request(self, frames: list[bytes]) -> None:
         if len(frames) != 2:

@@ -70,7 +70,7 @@ class Reader:
 
     Almost every frame is, byte for byte, what our own encoder makes of the message that it holds. Such a one is decoded
     straight into that message: encoding it again and finding the same bytes shows that no key stands twice, and that
-    it has the types, the depth and the size of the message. Any other frame is looked at value by value.
+    it has the types and the depth of the message. Any other frame is looked at value by value.
     """
 
     def __init__(self, kinds: Iterable[type[Request[Any]]]) -> None:
@@ -84,7 +84,9 @@ class Reader:
         try:
             plain = self._plain.decode(frame)
             request = self._bodies[plain.kind].decode(plain.body)
-        except (msgspec.DecodeError, KeyError, RecursionError, UnicodeDecodeError):
+            if len(frame) > VALUES_MAX:  # else it has not the room for too many
+                _check(msgspec.msgpack.decode(plain.body), VALUES_MAX - len(_Plain.__struct_fields__))
+        except (msgspec.DecodeError, KeyError, RecursionError, UnicodeDecodeError, BadFrame):
             return None
         return (plain.id, request) if _encode(request) == bytes(plain.body) else None
 

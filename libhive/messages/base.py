@@ -34,6 +34,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     KIND: ClassVar[str]
 
 
+class Up(Event, frozen=True, kw_only=True):
+    """Said whenever somebody subscribes: the epoch is news to whoever knew the service before it was started."""
+
+    KIND = "up"
+
+
 class Done(Reply, frozen=True, kw_only=True):
     """It is done and durable; there is nothing more to say."""
 

@@ -17,7 +17,10 @@ takes a tenth of the time under load."""
 
 
 def build(paths: Paths) -> Broker:
-    broker = Broker(Database.open(paths.database("broker"), MIGRATIONS), Settings.from_environment())
+    settings = Settings.from_environment()
+    database = Database.open(paths.database("broker"), MIGRATIONS)
+    database.grow_log()
+    broker = Broker(database, settings)
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     return broker

@@ -76,6 +76,7 @@ class Lifecycle:
         await daemon.doors.open(MANAGER, self._settings.uid_of(manager.number))
         self._reconciler.begin(daemon.spawn)
         daemon.spawn(self._courier.run(), "courier")
+        daemon.spawn(self._courier.listen(), "listening to the broker")
 
     async def stop(self) -> None:
         """The cages live on."""

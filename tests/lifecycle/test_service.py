@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -48,6 +49,18 @@ async def test_what_the_broker_missed_it_gets_when_it_comes(hive: LifecycleHive)
     iris = await hive.lifecycle.agent("iris")
     assert iris is not None
     assert boxes["iris"].uid == iris.uid
+
+
+async def test_a_broker_that_has_lost_its_mailboxes_gets_them_again(hive: LifecycleHive) -> None:
+    """As it does when its database was damaged and an older snapshot took its place."""
+    await hive.start("broker", "lifecycle")
+    await hive.lifecycle.apply("iris", 1, SPEC)
+    await hive.stop("broker")
+    shutil.rmtree(hive.paths.own("broker"))
+    await hive.start("broker")
+    async with asyncio.timeout(10):
+        while {box.name for box in await hive.broker.mailboxes()} != {"hm1nd", "iris"}:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_life(hive: LifecycleHive) -> None:
