@@ -262,4 +262,8 @@ def _check(root: Any, values_max: int) -> None:
                 below.extend(value)
             elif type(value) is float and not math.isfinite(value):
                 raise BadFrame("numbers are finite")
+            elif (
+                type(value) is msgpack.Timestamp
+            ):  # an extension that msgpack knows, and does not ask us about
+                _no_extension(-1, b"")
         level = below

@@ -65,7 +65,7 @@ class Offer(NamedTuple):
 class Box:
     """One mailbox. `ready` is the oldest of its stored mail that nobody was offered; all of it, when `complete`."""
 
-    __slots__ = ("complete", "held", "in_hand", "ready", "ready_bytes", "sequence", "waiters")
+    __slots__ = ("complete", "held", "in_hand", "ready", "ready_bytes", "sequence", "upto", "waiters")
 
     def __init__(self) -> None:
         self.waiters: deque[Waiter] = deque()
@@ -75,6 +75,9 @@ class Box:
         self.in_hand: dict[str, Offer] = {}
         """By the message's id; what was offered before the broker's start is not in it."""
         self.held = False
+        self.upto = 0
+        """The newest message that was ever ready: one commit may hold several, of which the first has us look into the
+        store, and find them all."""
         self.sequence: int | None = None
         """The number of its newest message; None while that is not known."""
 
@@ -112,7 +115,7 @@ class Boxes:
         """After the commit: it is the newest."""
         box = self.of(name)
         box.sequence = seq
-        if box.complete and not self._keep(box, seq, mail):
+        if box.complete and seq > box.upto and not self._keep(box, seq, mail):
             box.complete = False
 
     def refill(self, name: str, found: list[Ready], complete: bool) -> None:
@@ -152,6 +155,7 @@ class Boxes:
         if full or (box.ready and self._bytes + size > ALL_READY_BYTES_MAX):
             return False
         box.ready.append(Ready(seq, mail))
+        box.upto = max(box.upto, seq)
         box.ready_bytes += size
         self._bytes += size
         return True
@@ -179,6 +183,13 @@ class Boxes:
         for id in ids:
             if offer := box.in_hand.pop(id, None):
                 self._unwritten.pop(offer.seq, None)
+            else:
+                self.forget(name)  # it was handed out before the broker's start, and may be ready again
+
+    def took(self, name: str, ids: list[str]) -> None:
+        """Somebody has these, and may have been given them before the broker's start: they are not ready any more."""
+        if any(id not in self.of(name).in_hand for id in ids):
+            self.forget(name)
 
     def released(self, name: str) -> None:
         """A new lease: nothing is in hand."""

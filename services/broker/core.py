@@ -44,6 +44,11 @@ class Core:
         if self.daemon:
             self.daemon.publish(event)
 
+    def fail(self, what: str, error: BaseException) -> None:
+        """A bug, or a disk that cannot be trusted any more: end the process, and let the next one recover."""
+        if self.daemon:
+            self.daemon.fail(what, error)
+
     def posted(self, posted: Posted) -> None:
         """After the commit: tell of it."""
         if posted.repeated:

@@ -204,7 +204,10 @@ class Mailroom:
     ) -> list[Receipt]:
         check_lease(c, agent, lease)
         self.write_offers(c, self.boxes.unwritten(agent))
-        query = "UPDATE mail SET state = 'seen', seen_ms = ?, turn = ? WHERE id = ? AND recipient = ? AND state = 'offered'"
+        query = (  # stored: handed out right before the broker was killed
+            "UPDATE mail SET state = 'seen', seen_ms = ?, turn = ?, attempts = max(attempts, 1)"
+            " WHERE id = ? AND recipient = ? AND state IN ('stored', 'offered')"
+        )
         return _advance(c, query, (now, turn), agent, ids)
 
     def ack(self, c: Connection, agent: str, lease: str, ids: Sequence[str], now: int) -> list[str]:

@@ -6,7 +6,6 @@ import asyncio
 from asyncio import Future
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -22,6 +21,7 @@ from services.broker.mailboxes import Mailboxes
 from services.broker.mailroom import Posted
 
 DONE = Done()
+NO_SPACE_SECONDS = 1.0
 
 
 class Post:
@@ -39,6 +39,8 @@ class Post:
             for waiter in list(box.waiters):
                 waiter.give([])
         self._operators_mail.set()
+        if handed_out := self.core.boxes.unwritten():
+            self.database.write(lambda c: self.mailroom.write_offers(c, handed_out), self.core.boxes.written)
 
     # ---- sending
 
@@ -122,7 +124,11 @@ class Post:
         def work(c: Connection) -> list[say.Receipt]:
             return self.mailroom.mark_seen(c, call.caller, m.lease, m.ids, m.turn, now)
 
-        return self.database.write(work, self._changed, lazy=True)
+        def then(changed: list[say.Receipt]) -> Done:
+            self.core.boxes.took(call.caller, m.ids)
+            return self._changed(changed)
+
+        return self.database.write(work, then, lazy=True)
 
     def on_ack(self, call: Call, m: say.Ack) -> Future[Done]:
         now = self.core.clock()
@@ -156,8 +162,7 @@ class Post:
                 return
             self.core.offered(mail)
             waiter.give(mail)
-            if self._writing is None:
-                self._writing = asyncio.get_running_loop().call_later(UNWRITTEN_MS / 1000, self._write_offers)
+            self._write_offers_in(UNWRITTEN_MS / 1000)
 
     def _took_over(self, name: str, lease: str) -> None:
         """After the commit: whoever waits by an older lease gets nothing any more."""
@@ -173,9 +178,21 @@ class Post:
         boxes, now = self.core.boxes, self.core.clock()
         if due := boxes.unwritten_since(now):
             writing = self.database.write(lambda c: self.mailroom.write_offers(c, due), boxes.written)
-            writing.add_done_callback(_ignore_no_space)
-        if boxes.unwritten():
-            self._writing = asyncio.get_running_loop().call_later(UNWRITTEN_MS / 1000, self._write_offers)
+            writing.add_done_callback(self._wrote_offers)
+        elif boxes.unwritten():
+            self._write_offers_in(UNWRITTEN_MS / 1000)
+
+    def _wrote_offers(self, future: Future[None]) -> None:
+        """A full disk is tried again later. Anything else ends the process, as it would in a handler."""
+        error = None if future.cancelled() else future.exception()
+        if error is not None and not isinstance(error, NoSpace):
+            self.core.fail("writing what was handed out", error)
+        elif self.core.boxes.unwritten():
+            self._write_offers_in(NO_SPACE_SECONDS if error else UNWRITTEN_MS / 1000)
+
+    def _write_offers_in(self, seconds: float) -> None:
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().call_later(seconds, self._write_offers)
 
     # ---- where it is
 
@@ -239,13 +256,6 @@ class Post:
     def _changed(self, receipts: list[say.Receipt]) -> Done:
         self.core.changed(receipts)
         return DONE
-
-
-def _ignore_no_space(future: Future[Any]) -> None:
-    """It is written later. Anything else ends the process, as it would in a handler."""
-    error = None if future.cancelled() else future.exception()
-    if error is not None and not isinstance(error, NoSpace):
-        raise error
 
 
 async def _within(event: asyncio.Event, wait_ms: int) -> bool:

@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench import backlog, broker, crowd, hive, rows
+from tests.bench import backlog, broker, crowd, flood, hive, rows
 from tests.bench.processes import install_redis
 
 WORKS = ("seq", "c16", "p64", "latency")
-BROKER = (*WORKS, "fan1000", "idle", "backlog")
+BROKER = (*WORKS, "fan1000", "idle", "backlog", "flood")
 PARTS = (*BROKER, "hive")
 CORES = 2
 """What every system shares with its clients, however many there are."""
@@ -52,6 +52,7 @@ async def measure(parts: list[str], scale: broker.Scale) -> list[rows.Row]:
         "fan1000": lambda: crowd.fan(scale),
         "idle": lambda: crowd.idle(scale),
         "backlog": lambda: backlog.measure(scale),
+        "flood": lambda: flood.measure(scale),
         "hive": hive.measure,
     }
     found: list[rows.Row] = []

@@ -59,6 +59,7 @@ class Scale:
     idle_seconds: float = 20
     stored: int = 1_000_000
     recvs: int = 500
+    flooded: int = 300
     with_redis: bool = True
 
 

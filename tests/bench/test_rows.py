@@ -28,6 +28,7 @@ TINY = Scale(
     idle_seconds=0.2,
     stored=50,
     recvs=5,
+    flooded=5,
     with_redis=False,
 )
 BARS = {
@@ -45,6 +46,7 @@ BARS = {
     "broker.idle.memory": "< 1",
     "broker.backlog.start": "< 1",
     "broker.backlog.recv_p99.vs_empty": "< 3",
+    "door.flood.p99": "< 1",
 }
 
 

@@ -48,7 +48,8 @@ BOMBS = {
 @pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS.keys())
 def test_bombs_are_refused(data: bytes) -> None:
     with pytest.raises(BadFrame):
-        wire.unpack_request(data)
+        wire.unpack(data)
+    assert wire.Reader([Ping, Send]).read(data) is None
 
 
 def test_a_request_survives_the_wire() -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tests.powercut.state import Mail, State
+from tests.powercut.state import Mail, Progress, State
 from tests.powercut.strace import Said
 from tests.powercut.workload import Command
 
@@ -52,11 +52,11 @@ class Judge:
         self.mail |= {(command.id, recipient) for recipient in reply["recipients"]}
 
     def _received(self, command: Command, reply: dict[str, Any]) -> None:
+        """An offer is written a few milliseconds after it was made: only the offers before this one are on disk."""
         for mail in reply["mail"]:
             key = (mail["id"], command.agent)
             self.mail.add(key)
-            self.attempts[key] = max(mail["attempts"], self.attempts.get(key, 0))
-            self._reached(key, "offered")
+            self.attempts[key] = max(mail["attempts"] - 1, self.attempts.get(key, 0))
 
     def _seen(self, command: Command, reply: dict[str, Any]) -> None:
         for id in command.body["ids"]:
@@ -120,7 +120,9 @@ class Judge:
         return mail.kind == "news" and mail.sender == "hive"
 
     def _progress(self, state: State) -> Iterator[str]:
-        there = state.progress
+        there = {
+            key: progress for key, progress in state.progress.items() if not self._may_expire(key, progress)
+        }
         for key, rank in self.ranks.items():
             if key in there and _RANK.get(there[key].state, -1) < rank:
                 yield f"undone: {key} is {there[key].state}"
@@ -133,6 +135,11 @@ class Judge:
         for key, progress in there.items():
             if progress.state == "acked" and key not in self.acks:
                 yield f"invented: nobody acknowledged {key}"
+
+    def _may_expire(self, key: Key, progress: Progress) -> bool:
+        """A question that nobody was offered, as far as the disk knew, when its deadline passed."""
+        asked = self.ledger.get(key[0])
+        return progress.state == "expired" and asked is not None and bool(asked.body.get("deadline_seconds"))
 
     def _wholes(self, state: State) -> Iterator[str]:
         """A send reaches all or none; a question and its mail, an answer and its mail are one."""

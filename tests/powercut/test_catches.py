@@ -119,7 +119,7 @@ def _undo_an_ack(judge: Judge, whole: State) -> None:
 
 
 def _undo_an_offer(judge: Judge, whole: State) -> None:
-    key = next(iter(judge.attempts))
+    key = max(judge.attempts, key=lambda key: judge.attempts[key])
     whole.progress[key] = whole.progress[key]._replace(attempts=0)
 
 
