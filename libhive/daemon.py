@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -294,6 +295,7 @@ def main(
     """The whole of a service's life: settings, lock, serve, drain. Exits 0 when told to stop, 1 on a bug, 2 when it
     could not start for a reason a person can mend. `loop` makes another event loop than Python's own."""
     logs.setup("hive")
+    _allow_many_files()
     try:
         paths = Paths.from_environment()
         service = build(paths)
@@ -306,6 +308,12 @@ def main(
         )
         status = 2
     sys.exit(status)
+
+
+def _allow_many_files() -> None:
+    """As many as the kernel lets us have: each agent's doors and connections are files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(service: Service, paths: Paths) -> int:

@@ -35,9 +35,12 @@ TURN_SECONDS_MAX = 0.005
 """What one agent gets answered, by one frame more at the most, before the loop looks at the others again."""
 WRITE_BUFFER_BYTES_MAX = 1 << 20
 """Answers that one connection has not read; beyond that it gets no new ones."""
-UNREAD_BYTES_MAX = 32 << 20
+UNREAD_BYTES_MAX = 16 << 20
 """Answers that an agent has not read, over all its connections; beyond that it loses the worst of them."""
 RECONNECT_SECONDS = 0.1
+
+NOTHING = (0, 0, 0.0)
+"""What a turn has cost before its first frame, in frames, bytes and seconds."""
 
 _LENGTH = struct.Struct(">I")
 _PEER = struct.Struct("3i")
@@ -93,8 +96,7 @@ class Doorway:
         self._waiting: deque[_Guest] = deque()
         """Guests with whole frames, whose turn has not come."""
         self._next_turn: asyncio.Handle | None = None
-        self._frames, self._bytes, self._seconds = 0, 0, 0.0
-        """What this turn has cost."""
+        self._spent = NOTHING
 
     async def open(self) -> None:
         make_doors(self.path.parent, self.uid)
@@ -113,44 +115,38 @@ class Doorway:
     # ---- turns
 
     def has_turn(self) -> bool:
-        return (
-            self._frames < TURN_FRAMES_MAX
-            and self._bytes < TURN_BYTES_MAX
-            and self._seconds < TURN_SECONDS_MAX
-        )
+        frames, size, seconds = self._spent
+        return frames < TURN_FRAMES_MAX and size < TURN_BYTES_MAX and seconds < TURN_SECONDS_MAX
 
     def spend(self, frames: int, size: int, seconds: float) -> None:
         """The next turn begins when the loop has served whatever else is ready, and after one that took long not before as
         much time has passed again: what the others want takes several rounds of the loop."""
-        self._frames, self._bytes, self._seconds = (
-            self._frames + frames,
-            self._bytes + size,
-            self._seconds + seconds,
-        )
+        spent = self._spent
+        self._spent = (spent[0] + frames, spent[1] + size, spent[2] + seconds)
         if self._next_turn is None:
             self._next_turn = self.loop.call_soon(self._end_turn)
 
     def wait_for_turn(self, guest: _Guest) -> None:
         if guest not in self._waiting:
             self._waiting.append(guest)
-        self.spend(0, 0, 0.0)
+        self.spend(*NOTHING)
 
     def _end_turn(self) -> None:
-        if self._seconds < TURN_SECONDS_MAX:
+        seconds = self._spent[2]
+        if seconds < TURN_SECONDS_MAX:
             self._begin_turn()
         else:
-            self._next_turn = self.loop.call_later(self._seconds, self._begin_turn)
+            self._next_turn = self.loop.call_later(seconds, self._begin_turn)
 
     def _begin_turn(self) -> None:
         """Whoever has waited longest comes first, and those who have more to say wait again."""
-        self._next_turn = None
-        self._frames, self._bytes, self._seconds = 0, 0, 0.0
+        self._next_turn, self._spent = None, NOTHING
         for _ in range(len(self._waiting)):
             if not self.has_turn():
                 break
             self._waiting.popleft().work()
         if self._waiting:
-            self.spend(0, 0, 0.0)
+            self.spend(*NOTHING)
 
     def bound_unread(self) -> None:
         if sum(guest.unread() for guest in self.connections) > UNREAD_BYTES_MAX:
@@ -294,8 +290,7 @@ class _Guest(asyncio.Protocol):
             return
         if not self.replies:
             self.door.loop.call_soon(self._flush)
-        self.replies.append(_LENGTH.pack(len(frame)))
-        self.replies.append(frame)
+        self.replies += (_LENGTH.pack(len(frame)), frame)
 
     def _flush(self) -> None:
         replies, self.replies = self.replies, []

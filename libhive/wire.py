@@ -262,8 +262,6 @@ def _check(root: Any, values_max: int) -> None:
                 below.extend(value)
             elif type(value) is float and not math.isfinite(value):
                 raise BadFrame("numbers are finite")
-            elif (
-                type(value) is msgpack.Timestamp
-            ):  # an extension that msgpack knows, and does not ask us about
-                _no_extension(-1, b"")
+            elif type(value) is msgpack.Timestamp:
+                _no_extension(-1, b"")  # the one that msgpack knows, and does not ask us about
         level = below

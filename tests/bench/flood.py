@@ -28,6 +28,7 @@ async def measure(scale: Scale) -> list[Row]:
             await hive.open_mailbox(name)
         side = await door_of(hive)
         lease = await _prepare(hive)
+        calm = _p99_ms(side, scale)
         for way in WAYS:
             with flooding(
                 way, hive.paths.door(AgentName("mallory"), "broker"), lease, FLOOD_SECONDS_MAX
@@ -37,16 +38,8 @@ async def measure(scale: Scale) -> list[Row]:
                     raise RuntimeError(f"the flood {way!r} was over before the measurement")
             print(f"  {way:9} p99 {found[way]:6.1f} ms", file=sys.stderr, flush=True)
     worst = max(found, key=lambda way: found[way])
-    return [
-        row(
-            "door.flood.p99",
-            "ms",
-            [found[worst]],
-            [P99_MS],
-            f"its budget; the worst of {len(found)} floods: {worst}",
-            "< 1",
-        )
-    ]
+    against = f"its budget; the worst of {len(found)} floods: {worst}; without one {calm:.1f} ms"
+    return [row("door.flood.p99", "ms", [found[worst]], [P99_MS], against, "< 1")]
 
 
 async def _prepare(hive: Hive) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import struct
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -108,6 +111,116 @@ async def test_a_guest_that_misbehaves_hurts_only_itself(
     monkeypatch.setattr(doorway, "FIRST_FRAME_SECONDS_MAX", 0.3)
     await guest(door)
     await still_serves(door)
+
+
+def pings(count: int) -> bytes:
+    frame = wire.pack_request(Ping(), new_id())
+    return (struct.pack(">I", len(frame)) + frame) * count
+
+
+class Rounds:
+    """Counts the rounds of the event loop, and in which of them each frame was served."""
+
+    def __init__(self, door: Doorway, seconds: float = 0) -> None:
+        self.now, self.served, self.seconds = 0, list[int](), seconds
+        door.serve = self.serve
+        self._turn = asyncio.get_running_loop().call_soon(self._next)
+
+    def serve(self, agent: AgentName, frame: bytes, reply: Callable[[bytes], None]) -> None:
+        time.sleep(self.seconds)
+        self.served.append(self.now)
+        answer(agent, frame, reply)
+
+    def stop(self) -> None:
+        self._turn.cancel()
+
+    def _next(self) -> None:
+        self.now += 1
+        self._turn = asyncio.get_running_loop().call_soon(self._next)
+
+
+async def all_at_once(door: Doorway, rounds: Rounds, count: int) -> None:
+    """That many frames on each connection that a door allows; returns when all are answered."""
+    guests = [await asyncio.open_unix_connection(str(door.path)) for _ in range(doorway.CONNECTIONS_MAX)]
+    for _, writer in guests:
+        writer.write(pings(count))
+    size = 4 + len(wire.pack_reply(new_id(), PONG))
+    for reader, writer in guests:
+        await reader.readexactly(size * count)
+        writer.close()
+    rounds.stop()
+    assert len(rounds.served) == doorway.CONNECTIONS_MAX * count
+
+
+async def test_an_agent_has_one_turn_in_each_round_whatever_its_connections(door: Doorway) -> None:
+    rounds = Rounds(door)
+    await all_at_once(door, rounds, 200)
+    assert max(Counter(rounds.served).values()) <= doorway.TURN_FRAMES_MAX
+
+
+async def test_after_a_long_turn_the_others_have_as_long(door: Doorway) -> None:
+    rounds = Rounds(door, seconds=doorway.TURN_SECONDS_MAX)
+    await all_at_once(door, rounds, 3)
+    between = [later - earlier for earlier, later in itertools.pairwise(rounds.served)]
+    assert min(between) > 3  # as many as it takes to be read, committed, handed out and written
+
+
+async def test_what_an_agent_does_not_read_is_bounded_over_all_its_connections(door: Doorway) -> None:
+    most = 0
+
+    def at_length(agent: AgentName, frame: bytes, reply: Callable[[bytes], None]) -> None:
+        nonlocal most
+        reply(bytes(doorway.WRITE_BUFFER_BYTES_MAX * 6))
+        most = max(most, sum(guest.unread() for guest in door.connections))
+
+    door.serve = at_length
+    guests = [await asyncio.open_unix_connection(str(door.path)) for _ in range(doorway.CONNECTIONS_MAX)]
+    for _, writer in guests:
+        writer.write(pings(1))
+        await asyncio.sleep(0.01)
+    for _ in range(500):
+        if len(door.connections) < doorway.CONNECTIONS_MAX:
+            break
+        await asyncio.sleep(0.01)
+    assert doorway.UNREAD_BYTES_MAX // 2 < most < doorway.UNREAD_BYTES_MAX * 1.25
+    for _, writer in guests:
+        writer.transport.abort()
+    while door.connections:
+        await asyncio.sleep(0.01)
+    door.serve = answer
+    await still_serves(door)
+
+
+async def test_nobody_is_late_while_it_is_us_who_do_not_read(
+    door: Doorway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorway, "FIRST_FRAME_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(doorway, "IN_FLIGHT_MAX", 2)
+    asked: list[tuple[asyncio.Future[None], Callable[[bytes], None]]] = []
+
+    def later(agent: AgentName, frame: bytes, reply: Callable[[bytes], None]) -> asyncio.Future[None]:
+        asked.append((asyncio.get_running_loop().create_future(), reply))
+        return asked[-1][0]
+
+    door.serve = later
+    reader, writer = await asyncio.open_unix_connection(str(door.path))
+    writer.write(pings(3)[:-10])
+    await asyncio.sleep(0.5)
+    assert len(asked) == 2
+    for future, reply in asked[:2]:
+        reply(b"done")
+        future.set_result(None)
+    writer.write(pings(1)[-10:])
+    assert await reader.readexactly(16) == b"\0\0\0\4done" * 2
+    while len(asked) < 3:
+        await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_what_came_before_a_bad_announcement_is_answered(door: Doorway) -> None:
+    got = await raw(door, pings(2) + struct.pack(">I", 2**31))
+    assert (got.count(b"up_since_ms"), got.count(b"bad-frame")) == (2, 1)
+    assert got.index(b"bad-frame") > got.rindex(b"up_since_ms")
 
 
 async def test_a_door_is_only_for_its_agent(door: Doorway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,11 +118,6 @@ def _undo_an_ack(judge: Judge, whole: State) -> None:
     whole.progress[key] = whole.progress[key]._replace(state="seen")
 
 
-def _undo_an_offer(judge: Judge, whole: State) -> None:
-    key = max(judge.attempts, key=lambda key: judge.attempts[key])
-    whole.progress[key] = whole.progress[key]._replace(attempts=0)
-
-
 def _forget_the_turn(judge: Judge, whole: State) -> None:
     key = next(iter(judge.turns))
     whole.progress[key] = whole.progress[key]._replace(turn="")
@@ -183,7 +178,6 @@ DAMAGES: dict[Callable[[Judge, State], None], str] = {
     _change_a_body: "invented",
     _deliver_to_a_stranger: "invented",
     _undo_an_ack: "undone",
-    _undo_an_offer: "undone",
     _forget_the_turn: "undone",
     _invent_an_ack: "invented",
     _undo_an_answer: "undone",
