@@ -73,7 +73,7 @@ class Database:
         self._queue: list[Piece] = []
         self._due: asyncio.Handle | None = None
         self._hurried = False
-        self._lately, self._gathering_until = 0, 0.0
+        self._eager, self._lately, self._gathering_until = 0, 0, 0.0
         self._broken: Exception | None = None
         """What the disk did that was not for want of space: nothing may be written any more."""
         self.on_commit: Callable[[], None] = lambda: None
@@ -116,6 +116,7 @@ class Database:
             future.set_exception(self._broken)
             return future
         self._queue.append((work, then, future))
+        self._eager += not lazy
         if not lazy and not self._hurried:
             if self._due:
                 self._due.cancel()
@@ -150,7 +151,7 @@ class Database:
         """Under load whoever was answered by the last commit is about to ask again: a short wait makes one commit of
         two. Who is alone waits for nobody."""
         loop = asyncio.get_running_loop()
-        if len(self._queue) < self._lately and loop.time() < self._gathering_until:
+        if self._eager < self._lately and loop.time() < self._gathering_until:
             self._due = loop.call_soon(self._gather)  # timers have milliseconds
         else:
             self._commit()
@@ -158,7 +159,7 @@ class Database:
     def _commit(self) -> None:
         if self._due:
             self._due.cancel()
-        self._lately = len(self._queue) if self._hurried else 0
+        self._lately, self._eager = self._eager, 0
         self._due, self._hurried = None, False
         batch, self._queue = self._queue, []
         if not batch or self._broken is not None:
