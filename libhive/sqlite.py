@@ -78,6 +78,8 @@ class Database:
         """What the disk did that was not for want of space: nothing may be written any more."""
         self.on_commit: Callable[[], None] = lambda: None
         """Called after each commit, before anything that follows from it."""
+        self.on_settled: Callable[[], None] = lambda: None
+        """Called when all that follows from a commit has happened."""
         self.on_rollback: Callable[[], None] = lambda: None
 
     @classmethod
@@ -172,6 +174,7 @@ class Database:
         self.on_commit()
         for (_, then, future), (result, problem) in zip(batch, outcomes, strict=True):
             _settle(future, then, result, problem)
+        self.on_settled()
 
     def _transact(self, batch: Sequence[Piece]) -> list[Outcome]:
         self._driver.execute("BEGIN IMMEDIATE")

@@ -33,12 +33,23 @@ class Core:
         self.on_mail: list[Callable[[str], None]] = []
         """Called with the name of each mailbox that has got mail."""
         database.read(self.budgets.load)
-        database.on_commit, database.on_rollback = self.budgets.committed, self.budgets.rolled_back
-        self.look: Callable[[str], None] = lambda name: None
-        """Looks into the store for whoever waits at this mailbox."""
+        database.on_commit, database.on_settled = self._committed, self._settled
+        database.on_rollback = self.budgets.rolled_back
+        self.hand_out: Callable[[str], None] = lambda name: None
+        """Gives whoever waits at this mailbox what is ready."""
+        self._settling = False
+        self._changed_boxes: dict[str, None] = {}
 
     def read(self, work: Callable[[Connection], T]) -> T:
         return self.database.read(work)
+
+    def look(self, name: str) -> None:
+        """There may be something for whoever waits at this mailbox. While a commit's consequences are being drawn it waits for
+        the last of them, which may be that somebody else has the lease, or that the message is dropped."""
+        if self._settling:
+            self._changed_boxes[name] = None
+        else:
+            self.hand_out(name)
 
     def publish(self, event: Event) -> None:
         if self.daemon:
@@ -114,3 +125,13 @@ class Core:
     def heard(self, events: int) -> bool:
         """Whether anybody listens. If not, that many events are counted as missed, and need not even be made."""
         return self.daemon is not None and self.daemon.heard(events)
+
+    def _committed(self) -> None:
+        self._settling = True
+        self.budgets.committed()
+
+    def _settled(self) -> None:
+        self._settling = False
+        changed, self._changed_boxes = self._changed_boxes, {}
+        for name in changed:
+            self.hand_out(name)

@@ -163,8 +163,8 @@ class Mailroom:
         if resume:
             raise StaleLease("another harness has taken this mailbox over")
         lease = new_id()
-        driver(c).execute("UPDATE mailboxes SET lease = ? WHERE name = ?", (lease, agent))
         self.write_offers(c, self.boxes.unwritten(agent))
+        driver(c).execute("UPDATE mailboxes SET lease = ? WHERE name = ?", (lease, agent))
         given_back = rows(
             c,
             "UPDATE mail SET state = CASE WHEN attempts >= ?1 THEN 'dead' ELSE 'stored' END, lease = '',"
@@ -192,9 +192,10 @@ class Mailroom:
         return fresh, len(found) < limit
 
     def write_offers(self, c: Connection, offers: list[Offer]) -> list[Offer]:
-        """That these were handed out; what has become of one since stays."""
+        """That these were handed out; what has become of one since stays, as does what a new lease was given back."""
         driver(c).executemany(
-            "UPDATE mail SET state = 'offered', attempts = ?, lease = ?, offered_ms = ? WHERE seq = ? AND state = 'stored'",
+            "UPDATE mail SET state = 'offered', attempts = ?1, lease = ?2, offered_ms = ?3 WHERE seq = ?4"
+            " AND state = 'stored' AND ?2 = (SELECT lease FROM mailboxes WHERE name = recipient)",
             [(offer.attempts, offer.lease, offer.offered_ms, offer.seq) for offer in offers],
         )
         return offers

@@ -30,7 +30,7 @@ class Post:
         self.mailroom, self.database = core.mailroom, core.database
         self._operators_mail = asyncio.Event()
         self._writing: asyncio.TimerHandle | None = None
-        core.look = self.look
+        core.hand_out = self._hand_out
         core.on_mail.append(self._operator_got)
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class Post:
         name, box = call.caller, self.core.boxes.of(call.caller)
         waiter = Waiter(m.lease, m.limit, loop.create_future(), partial(self._received, name))
         box.waiters.append(waiter)
-        self.look(name)
+        self.core.look(name)
         if not waiter.future.done():
             if m.wait_ms:
                 waiter.timer = loop.call_later(m.wait_ms / 1000, waiter.give, [])
@@ -136,7 +136,7 @@ class Post:
         def then(ids: list[str]) -> Done:
             self.core.boxes.acked(call.caller, ids)
             self.core.acked(call.caller, ids)
-            self.look(call.caller)
+            self.core.look(call.caller)
             return DONE
 
         ack = partial(self.mailroom.ack, agent=call.caller, lease=m.lease, ids=m.ids, now=now)
@@ -151,8 +151,8 @@ class Post:
             box.sequence = self.core.read(lambda c: self.mailroom.sequence(c, name))
         return box.sequence
 
-    def look(self, name: str) -> None:
-        """Hands out what is ready to whoever waits."""
+    def _hand_out(self, name: str) -> None:
+        """Gives what is ready to whoever waits."""
         box = self.core.boxes.of(name)
         while waiter := box.waiter():
             if not box.ready and not box.complete:

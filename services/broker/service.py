@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from libhive.clock import Clock, now_ms
 from libhive.daemon import Call, Daemon, Handlers
 from libhive.messages import broker as say
@@ -35,6 +37,7 @@ class Broker:
             self._next_due, self._run_due, clock, settings.timer_seconds_max, self.reminders.clock_jumped
         )
         core.timers_changed = self.timers.changed
+        self._tasks: list[asyncio.Task[None]] = []
 
     def bus_handlers(self) -> Handlers:
         return {
@@ -88,10 +91,17 @@ class Broker:
             if entry.open:
                 await daemon.doors.open(agent_name(entry.name), entry.uid)
         await self.reminders.start()
-        daemon.spawn(self.timers.run(), "timers")
-        daemon.spawn(self.search.run(), "search")
+        self._tasks = [
+            daemon.spawn(self.timers.run(), "timers"),
+            daemon.spawn(self.search.run(), "search"),
+        ]
 
     async def stop(self) -> None:
+        if self.core.daemon:
+            self.core.daemon.doors.on_gone = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.post.close()
         self.core.database.close()
 
