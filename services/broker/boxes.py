@@ -65,7 +65,7 @@ class Offer(NamedTuple):
 class Box:
     """One mailbox. `ready` is the oldest of its stored mail that nobody was offered; all of it, when `complete`."""
 
-    __slots__ = ("complete", "held", "in_hand", "ready", "ready_bytes", "sequence", "upto", "waiters")
+    __slots__ = ("complete", "held", "in_hand", "ready", "ready_bytes", "sequence", "waiters")
 
     def __init__(self) -> None:
         self.waiters: deque[Waiter] = deque()
@@ -75,9 +75,6 @@ class Box:
         self.in_hand: dict[str, Offer] = {}
         """By the message's id; what was offered before the broker's start is not in it."""
         self.held = False
-        self.upto = 0
-        """The newest message that was ever ready: one commit may hold several, of which the first has us look into the
-        store, and find them all."""
         self.sequence: int | None = None
         """The number of its newest message; None while that is not known."""
 
@@ -115,7 +112,7 @@ class Boxes:
         """After the commit: it is the newest."""
         box = self.of(name)
         box.sequence = seq
-        if box.complete and seq > box.upto and not self._keep(box, seq, mail):
+        if box.complete and not self._keep(box, seq, mail):
             box.complete = False
 
     def refill(self, name: str, found: list[Ready], complete: bool) -> None:
@@ -155,7 +152,6 @@ class Boxes:
         if full or (box.ready and self._bytes + size > ALL_READY_BYTES_MAX):
             return False
         box.ready.append(Ready(seq, mail))
-        box.upto = max(box.upto, seq)
         box.ready_bytes += size
         self._bytes += size
         return True

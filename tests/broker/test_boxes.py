@@ -14,16 +14,6 @@ def offered(boxes: Boxes, limit: int = 64, now: int = 0) -> list[int]:
     return [int(one.id) for one in boxes.offer("bob", "lease", limit, now)]
 
 
-def test_what_one_commit_stored_is_not_ready_twice_when_its_first_message_had_us_look() -> None:
-    boxes = Boxes()
-    boxes.refill("bob", [Ready(1, mail(1)), Ready(2, mail(2))], complete=True)
-    assert offered(boxes) == [1, 2]
-    boxes.stored("bob", 2, mail(2))
-    assert offered(boxes) == []
-    boxes.stored("bob", 3, mail(3))
-    assert offered(boxes) == [3]
-
-
 def test_what_does_not_fit_in_memory_is_looked_up_again() -> None:
     boxes = Boxes()
     boxes.refill("bob", [], complete=True)

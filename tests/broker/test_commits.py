@@ -1,0 +1,113 @@
+"""What several commands do to each other when one commit holds them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from libhive.daemon import Call
+from libhive.messages import broker as say
+from libhive.names import new_id
+from libhive.problems import StaleLease
+from libhive.sqlite import Database
+from services.broker.mailroom import check_lease
+from services.broker.service import Broker
+from services.broker.settings import Settings
+from services.broker.store import MIGRATIONS
+
+ALICE, BOB = "alice", "bob"
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
+    broker = Broker(Database.open(tmp_path / "broker" / "broker.sqlite", MIGRATIONS), Settings())
+    for name in (ALICE, BOB):
+        broker.core.database.write(
+            lambda c, name=name: c.exec_driver_sql(  # type: ignore[misc]
+                "INSERT INTO mailboxes (name, uid, open) VALUES (?, 0, 1)", (name,)
+            )
+        )
+    await broker.core.database.write(lambda c: None)
+    broker.mailboxes._reload()
+    yield broker
+    await broker.stop()
+
+
+def call(name: str) -> Call:
+    return Call(name, new_id())
+
+
+def hello(broker: Broker) -> asyncio.Future[say.Welcome]:
+    return broker.post.on_hello(call(BOB), say.Hello(generation=1, incarnation="i", version="v"))
+
+
+def recv(broker: Broker, lease: str, wait_ms: int = 0) -> asyncio.Future[say.Received]:
+    return broker.post.on_recv(call(BOB), say.Recv(lease=lease, wait_ms=wait_ms, limit=64))
+
+
+def send(broker: Broker, body: str) -> asyncio.Future[say.Sent]:
+    return broker.post.on_send(call(ALICE), say.Send(to=[BOB], body=body))
+
+
+async def test_an_offer_that_is_written_after_a_new_lease_undoes_nothing(broker: Broker) -> None:
+    old = (await hello(broker)).lease
+    await send(broker, "hi")
+    assert len((await recv(broker, old)).mail) == 1
+    greeting = hello(broker)
+    broker.post._write_offers()  # its time has come in the same commit
+    lease = (await greeting).lease
+    (mail,) = (await recv(broker, lease)).mail
+    assert (mail.body, mail.attempts) == ("hi", 2)
+
+
+async def test_who_waits_by_a_lease_that_ends_gets_nothing_of_the_same_commit(broker: Broker) -> None:
+    old = (await hello(broker)).lease
+    waiting = recv(broker, old, wait_ms=5_000)
+    sent, greeting = send(broker, "hi"), hello(broker)
+    await sent
+    with pytest.raises(StaleLease):
+        await waiting
+    (mail,) = (await recv(broker, (await greeting).lease)).mail
+    assert mail.attempts == 1
+
+
+async def test_what_is_dropped_in_the_commit_that_wakes_its_reader_is_not_handed_out(broker: Broker) -> None:
+    lease = (await hello(broker)).lease
+    first = await send(broker, "dropped")
+    dropping = broker.post.on_drop_mail(call("operator"), say.DropMail(id=first.id, recipient=BOB))
+    sent = send(broker, "kept")
+    await asyncio.gather(dropping, sent)
+    assert [mail.body for mail in (await recv(broker, lease)).mail] == ["kept"]
+
+
+async def test_several_messages_of_one_commit_come_once_each(broker: Broker) -> None:
+    lease = (await hello(broker)).lease
+    waiting = recv(broker, lease, wait_ms=5_000)
+    await asyncio.gather(*(send(broker, str(number)) for number in range(5)))
+    assert [mail.body for mail in (await waiting).mail] == ["0", "1", "2", "3", "4"]
+    assert (await recv(broker, lease)).mail == []
+
+
+async def test_one_command_that_fails_after_it_has_changed_something_takes_nobody_with_it(
+    broker: Broker,
+) -> None:
+    database = broker.core.database
+
+    def half(c: object) -> None:
+        check_lease(c, BOB, "")  # type: ignore[arg-type]
+
+    def changes_and_fails(c: object) -> None:
+        c.exec_driver_sql("UPDATE mailboxes SET status = 'half' WHERE name = 'bob'")  # type: ignore[attr-defined]
+        raise ValueError("planned")
+
+    before, failing, after = send(broker, "before"), database.write(changes_and_fails), send(broker, "after")
+    refused = database.write(half)
+    outcomes = await asyncio.gather(before, failing, refused, after, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [say.Sent, ValueError, StaleLease, say.Sent]
+    broker.mailboxes._reload()
+    assert broker.mailboxes.peer(BOB).status == ""
+    lease = (await hello(broker)).lease
+    assert [mail.body for mail in (await recv(broker, lease)).mail] == ["before", "after"]
