@@ -16,7 +16,7 @@ down:
 
 test:
 	@$(SETUP) test
-	@PYTHONPATH=$(CURDIR) $(RUN) -m pytest -n $(WORKERS) --dist loadfile
+	@PYTHONPATH=$(CURDIR) $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check:
 	@$(SETUP) test

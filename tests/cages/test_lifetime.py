@@ -63,7 +63,7 @@ async def test_sigkill_of_any_part_leaves_no_process(hutch: Hutch, part: str) ->
 async def test_stop_asks_first(hutch: Hutch) -> None:
     cage = await hutch.start("iris")
     assert (await hutch.run("iris", "true")).exit_code == 0
-    await hutch.cages.stop(cage, 5.0)
+    await hutch.cages.stop(cage, 30.0)
     assert (hutch.paths.agent_state(IRIS) / "last-words").read_text() == "asked to end"
     ended = hutch.cages.status(cage)
     assert ended is not None

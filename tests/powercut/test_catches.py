@@ -103,7 +103,7 @@ def _lose_a_reminder(judge: Judge, whole: State) -> None:
 
 
 def _change_a_body(judge: Judge, whole: State) -> None:
-    key = next(iter(judge.mail))
+    key = next(key for key in judge.mail if whole.mail[key].kind == "message")
     whole.mail[key] = whole.mail[key]._replace(body="another")
 
 
