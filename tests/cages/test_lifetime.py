@@ -159,6 +159,7 @@ async def test_a_filter_that_is_not_loaded_is_noticed(hutch: Hutch, monkeypatch:
 async def test_the_sweep_ends_them_all(hutch: Hutch) -> None:
     await hutch.start("iris")
     await hutch.start("mallory", 2)
+    assert (await hutch.run("iris", "true")).exit_code == 0  # from now on it listens to SIGTERM
     (hutch.paths.cage(agent_name("mallory")) / "cage.json").unlink()
     done = await asyncio.to_thread(
         subprocess.run,

@@ -216,6 +216,8 @@ class Hive:
         self.link = Link(paths, OPERATOR)
         self.gateway = Gateway(self.link)
         self.events: list[Event] = []
+        self.gaps = 0
+        """The first is ours, each other one the gateway's word that it knows of us: from then on no event is missed."""
         self.process: asyncio.subprocess.Process | None = None
         self.log_path = paths.run.parent / "gateway.log"
         self._listening: asyncio.Task[None] | None = None
@@ -235,7 +237,9 @@ class Hive:
                 sys.executable, "-m", "services.gateway", env=environ, stdout=log, stderr=log
             )
         self._listening = self._listening or asyncio.get_running_loop().create_task(self._listen())
+        gaps = max(1, self.gaps)
         await until(self._answers, START_SECONDS_MAX)
+        await until(lambda: self.gaps > gaps, START_SECONDS_MAX)
         return self
 
     async def stop(self) -> int:
@@ -288,7 +292,9 @@ class Hive:
 
     async def _listen(self) -> None:
         async for event in self.link.events("gateway"):
-            if not isinstance(event, Gap):
+            if isinstance(event, Gap):
+                self.gaps += 1
+            else:
                 self.events.append(event)
 
 
