@@ -119,10 +119,8 @@ class Boxes:
         """What the store has, the oldest first."""
         box = self.of(name)
         self.forget(name)
-        box.complete = complete and all(self._keep(box, seq, mail) for seq, mail in found)
-        if not complete:
-            for seq, mail in found:
-                self._keep(box, seq, mail)
+        kept = all(self._keep(box, seq, mail) for seq, mail in found)  # up to the first that does not fit
+        box.complete = complete and kept
 
     def forget(self, name: str) -> None:
         """The store has changed otherwise than by new mail: look again."""

@@ -82,7 +82,7 @@ class Budgets:
         if draft.sender == OPERATOR:
             self._begin_anew(c, draft, root, hops)
             return [None] * len(draft.recipients)
-        if self._known:
+        if self._known or self._decided:
             self._refuse_paused(draft, root, now)
         if hops and (why := self._over_root(c, root, hops, len(draft.recipients))):
             pause = self._pause(c, f"root:{root}", why, draft)

@@ -64,8 +64,8 @@ class Core:
         """After the commit: tell of it."""
         if posted.repeated:
             return
-        for pause in posted.paused:
-            if pause and pause.asked:
+        for pause in posted.pauses():
+            if pause.asked:
                 self.publish(say.QuestionChanged(question=pause.as_question(posted.now)))
                 self.posted(pause.asked)
         draft = posted.draft

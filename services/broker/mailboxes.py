@@ -12,10 +12,11 @@ from libhive.daemon import Call
 from libhive.messages import broker as say
 from libhive.messages.base import Done
 from libhive.names import agent_name
-from libhive.problems import NotFound, StaleLease
+from libhive.problems import NotFound
 from libhive.sqlite import driver, rows
 from services.broker import rules
 from services.broker.core import Core
+from services.broker.mailroom import taken_over
 from services.broker.presence import Presences
 from services.broker.rules import Entry
 
@@ -42,7 +43,7 @@ class Mailboxes:
 
     def check_lease(self, agent: str, lease: str) -> None:
         if not lease or self._leases.get(agent) != lease:
-            raise StaleLease("another harness has taken this mailbox over")
+            raise taken_over()
 
     def holds(self, agent: str) -> list[str]:
         return self._holds.get(agent, [])

@@ -46,13 +46,15 @@ class Posted(msgspec.Struct, kw_only=True):
     """When the same command had come before: what is known of it. Nothing was changed then."""
 
     def receipts(self) -> list[Receipt]:
-        if self.repeated:
-            return []
         return [self._receipt(index) for index in range(len(self.draft.recipients))]
+
+    def pauses(self) -> list[Pause]:
+        """Each once: what pauses a whole conversation holds the message back from all of its recipients."""
+        return list({pause.question: pause for pause in self.paused if pause}.values())
 
     def question(self) -> str:
         """The operator's question about a conversation that went over its budget by this."""
-        return next((pause.question for pause in self.paused if pause), "")
+        return next((pause.question for pause in self.pauses()), "")
 
     def _receipt(self, index: int) -> Receipt:
         draft, pause = self.draft, self.paused[index]
@@ -88,8 +90,8 @@ class Mailroom:
         root, hops = _thread(c, draft)
         paused = self.budgets.judge(c, draft, root, hops, now)
         posted = self._insert(c, draft, root, hops, paused, now)
-        for pause in paused:
-            if pause and pause.fresh:
+        for pause in posted.pauses():
+            if pause.fresh:
                 self._ask_operator(c, pause, now)
         return posted
 
@@ -161,7 +163,7 @@ class Mailroom:
         if resume and row["lease"] == resume:
             return resume, []
         if resume:
-            raise StaleLease("another harness has taken this mailbox over")
+            raise taken_over()
         lease = new_id()
         self.write_offers(c, self.boxes.unwritten(agent))
         driver(c).execute("UPDATE mailboxes SET lease = ? WHERE name = ?", (lease, agent))
@@ -344,10 +346,14 @@ def _json(value: Any) -> str:
     return json.dumps(value) if value else "[]" if isinstance(value, list) else "{}"
 
 
+def taken_over() -> StaleLease:
+    return StaleLease("another harness has taken this mailbox over")
+
+
 def check_lease(c: Connection, agent: str, lease: str) -> None:
     row = driver(c).execute("SELECT lease FROM mailboxes WHERE name = ?", (agent,)).fetchone()
     if row is None or not row[0] or row[0] != lease:
-        raise StaleLease("another harness has taken this mailbox over")
+        raise taken_over()
 
 
 def insert_question(c: Connection, question: Question) -> None:

@@ -13,12 +13,12 @@ from libhive.daemon import Call
 from libhive.messages import broker as say
 from libhive.messages.base import Done
 from libhive.names import HIVE, OPERATOR, new_id
-from libhive.problems import NoSpace, NotAllowed, NotFound, StaleLease
+from libhive.problems import NoSpace, NotAllowed, NotFound
 from services.broker.boxes import UNWRITTEN_MS, Waiter
 from services.broker.core import Core
 from services.broker.mail import Draft
 from services.broker.mailboxes import Mailboxes
-from services.broker.mailroom import Posted
+from services.broker.mailroom import Posted, taken_over
 
 DONE = Done()
 NO_SPACE_SECONDS = 1.0
@@ -170,7 +170,7 @@ class Post:
         self.core.boxes.released(name)
         for waiter in list(box.waiters):
             if waiter.lease != lease:
-                waiter.refuse(StaleLease("another harness has taken this mailbox over"))
+                waiter.refuse(taken_over())
 
     def _write_offers(self) -> None:
         """What was handed out a while ago and is not acknowledged yet."""

@@ -70,3 +70,13 @@ def test_a_new_lease_has_nothing_in_hand() -> None:
     assert (boxes.unwritten(), boxes.of("bob").in_hand, boxes.of("bob").complete) == ([], {}, False)
     boxes.refill("bob", [Ready(1, mail(1))], complete=True)
     assert offered(boxes) == [1]
+
+
+def test_what_does_not_fit_is_not_overtaken_by_what_does() -> None:
+    boxes = Boxes()
+    half = "x" * (READY_BYTES_MAX // 2)
+    found = [Ready(1, mail(1, half)), Ready(2, mail(2, half)), Ready(3, mail(3))]
+    boxes.refill("bob", found, complete=False)
+    assert offered(boxes) == [1]
+    boxes.refill("bob", found[1:], complete=False)
+    assert offered(boxes) == [2, 3]

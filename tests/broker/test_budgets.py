@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -108,6 +109,27 @@ async def test_a_message_that_leads_to_too_many(hive: Hive) -> None:
     assert not fourth.paused
     assert (await bob.send("alice", "three", in_reply_to=first.id)).paused
     assert "led to 7 messages; 6 is the limit" in (await paused(hive)).text
+
+
+async def test_what_goes_to_several_is_held_back_from_all_and_asked_about_once(hive: Hive) -> None:
+    alice, bob = await hive.join("alice"), await hive.join("bob")
+    first = await alice.send("bob", "what do you think?")
+    await bob.recv(wait_ms=2_000)
+    for _ in range(2):
+        await bob.send(["alice", "carol"], "this", in_reply_to=first.id)
+    over = await bob.send(["alice", "carol"], "and that", in_reply_to=first.id)
+    assert over.paused == (await paused(hive)).id
+    assert [r.reason[:6] for r in await hive.operator.message_status(over.id)] == ["paused", "paused"]
+
+
+async def test_of_what_comes_at_once_the_first_that_goes_over_is_asked_about_and_no_other(hive: Hive) -> None:
+    alice = await hive.join("alice")
+    outcomes = await asyncio.gather(
+        *(alice.send("bob", str(number)) for number in range(20)), return_exceptions=True
+    )
+    assert sum(isinstance(outcome, ConversationPaused) for outcome in outcomes) == 11
+    assert sum(isinstance(outcome, say.Sent) and bool(outcome.paused) for outcome in outcomes) == 1
+    await paused(hive)
 
 
 async def test_a_storm_pauses_its_pair_alone(hive: Hive) -> None:
