@@ -181,10 +181,8 @@ class Link:
                 arrived.clear()
                 while queue:
                     news = wire.unpack_news(queue.popleft())
-                    if (news.epoch, news.seq) != (
-                        epoch,
-                        seq + 1,
-                    ):  # the first one too: it may not be the first sent
+                    # The first one too: it may not be the first that was sent.
+                    if (news.epoch, news.seq) != (epoch, seq + 1):
                         yield Gap(service)
                     epoch, seq = news.epoch, news.seq
                     if (kind := EVENTS.get(news.kind)) is not None:
