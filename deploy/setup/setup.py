@@ -31,6 +31,14 @@ IN_USE = VENV / ".in-use"
 PYTHON_MIN = (3, 11)
 LOG_TAIL_LINES = 12
 TICK_SECONDS = 1.0
+TEST_PROGRAMS = {
+    "chromium": "chromium",
+    "mmdebstrap": "mmdebstrap",
+    "strace": "strace",
+    "systemd": "systemd-analyze",
+    "systemd-container": "systemd-nspawn",
+}
+"""Debian packages by a program of theirs."""
 CHANGED = "what it was set up from has changed"
 
 
@@ -140,7 +148,7 @@ def wanted_packages(*, for_tests: bool) -> list[str]:
     if shutil.which("bwrap") is None and os.environ.get("HIVE_CAGE", "") in {"", "bubblewrap"}:
         wanted.append("bubblewrap")
     if for_tests:
-        wanted += [name for name in ("chromium", "strace") if shutil.which(name) is None]
+        wanted += [package for package, program in TEST_PROGRAMS.items() if shutil.which(program) is None]
     return wanted
 
 
