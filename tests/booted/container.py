@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from tests.booted import cgroups
+from tests.booted.layer import Layer
 from tests.booted.root import CHECKOUT, root
 
 T = TypeVar("T")
@@ -45,10 +46,14 @@ class Container:
 
     By default its units see a pure cgroup v2, as on a server, but on a host whose controllers are on v1 limits are accepted
     and not enforced; `limits=True` boots it on the host's own controllers, so that MemoryMax and its siblings bite.
-    `binds` are pairs of a host's directory and the path it gets inside, writable there.
+    With `on=installed()` (layer.py) it has what `make install` made, and the hive comes up with it. `binds` are pairs of a
+    host's directory and the path it gets inside, writable there.
     """
 
-    def __init__(self, *, limits: bool = False, binds: dict[Path, str] | None = None) -> None:
+    def __init__(
+        self, *, on: Layer | None = None, limits: bool = False, binds: dict[Path, str] | None = None
+    ) -> None:
+        self.on = on
         self.limits = limits
         self.binds = binds or {}
         self.leader = 0
@@ -61,7 +66,8 @@ class Container:
         self.log = self.place / "console.log"
         for name in ("upper", "work", "root"):
             (self.place / name).mkdir(mode=0o755)
-        self._run_host("cp", "-a", str(root() / "var" / "lib"), str(self.place / "lib"))
+        lib = self.on.lib if self.on else root() / "var" / "lib"
+        subprocess.run(["cp", "-a", str(lib), str(self.place / "lib")], check=True)
         try:
             self._boot()
         except BaseException:
@@ -146,6 +152,18 @@ class Container:
         assert status == REBOOTED, f"nspawn ended with {status}\n{self.log.read_text()[-4000:]}"
         self._boot()
 
+    def power_off(self) -> None:
+        self._end()
+
+    def move_to(self, place: Path) -> None:
+        """Powers off, and gives away all that was written in it."""
+        self._end()
+        keep = self.place / "keep"
+        keep.mkdir()
+        for name in ("upper", "lib", "install.log"):
+            (self.place / name).rename(keep / name)
+        shutil.move(keep, place)
+
     # ---- its life
 
     def _boot(self) -> None:
@@ -185,7 +203,8 @@ class Container:
     def _command(self) -> list[str]:
         """A test that is killed takes its container with it, and the private /run leaves nothing of nspawn's on the host."""
         wrapped = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private", "--"]
-        prepare = ["sh", "-ec", PREPARE, "sh", str(root()), str(self.place)]
+        lower = f"{self.on.upper}:{root()}" if self.on else str(root())
+        prepare = ["sh", "-ec", PREPARE, "sh", lower, str(self.place)]
         binds = {self.place / "lib": "/var/lib"} | self.binds
         return [
             *cgroups.enter(self.name),
@@ -226,6 +245,3 @@ class Container:
     def _remove(self) -> None:
         cgroups.remove(self.name)
         shutil.rmtree(self.place)
-
-    def _run_host(self, *command: str) -> None:
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)

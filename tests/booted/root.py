@@ -20,6 +20,7 @@ PACKAGES = (
     "iproute2",
     "libpam-systemd",
     "make",
+    "mmdebstrap",
     "polkitd",
     "procps",
     "python3",
