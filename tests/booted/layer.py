@@ -41,7 +41,7 @@ def installed() -> Layer:
     """With the services enabled, and their state as it is after a first start."""
     base = root()
     layer = CACHE / f"{base.name}-{_key()}.installed"
-    with (CACHE / "lock").open("w") as lock:
+    with (CACHE / "layer.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not layer.exists():
             _make(layer)
@@ -54,6 +54,8 @@ def _make(layer: Path) -> None:
     for old in CACHE.glob("*.installed"):
         shutil.rmtree(old)
     with Container() as container:
+        if not (CHECKOUT / "services/lifecycle/cages/nspawn.py").exists():
+            container.write("/etc/hyperhive/hive.env", "HIVE_CAGE=process\n")
         said = container.run(
             "make", "-C", str(CHECKOUT), "install", f"WHEELS={WHEELS}", seconds=INSTALL_SECONDS_MAX
         )

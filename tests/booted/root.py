@@ -46,7 +46,7 @@ def root() -> Path:
     """The root's directory; made first when it is not there. Nobody writes into it: each container has its own overlay."""
     found = CACHE / _key()
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
+    with (CACHE / "root.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not found.exists():
             _build(found)
