@@ -1,4 +1,8 @@
-"""Real cages in a short directory of their own, ended and removed with each test."""
+"""Real cages in a short directory of their own, ended and removed with each test.
+
+HIVE_TEST_CAGE=nspawn runs what holds for every kind with cages by nspawn: as the user hive-lifecycle, where the unit, the
+polkit rule and the directories of an installation are (tests/booted/test_cages.py does so).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -24,6 +29,9 @@ from services.lifecycle.execute import execute
 from services.lifecycle.settings import Settings
 from services.lifecycle.sweep import sweep
 
+KIND = os.environ.get("HIVE_TEST_CAGE", "bubblewrap")
+KINDS = ("nspawn",) if KIND == "nspawn" else ("bubblewrap", "process")
+INSTALLED = Paths(run=Path("/run/hyperhive"), state=Path("/var/lib/hyperhive"))
 PROGRAM = (Path(__file__).parent / "program.py").read_text()
 
 
@@ -56,7 +64,8 @@ class Hutch:
 
     async def start(self, name: str, number: int = 1, program: tuple[str, ...] = ("-c", PROGRAM)) -> Running:
         plan = self.plan(name, number, program)
-        self.paths.page(plan.name).unlink(missing_ok=True)
+        if self.cages.kind != "nspawn":
+            self.paths.page(plan.name).unlink(missing_ok=True)
         self.cages.create(plan)
         return await self.cages.start(plan)
 
@@ -72,14 +81,24 @@ class Hutch:
         return await self.run(name, "python3", "-c", code)
 
     def log(self, name: str) -> str:
-        return logbook.tail(logbook.path(self.paths, agent_name(name)), 50)
+        return self.cages.log(agent_name(name), 50)
 
-    def processes(self) -> dict[str, list[int]]:
-        return marked(self.paths)
+    def processes(self) -> object:
+        """Whatever there still is of any cage."""
+        if self.cages.kind != "nspawn":
+            return marked(self.paths)
+        show = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "hive-cage@*"]
+        return subprocess.run(show, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
 def short_paths() -> Iterator[Paths]:
+    if KIND == "nspawn":
+        yield INSTALLED
+        for name in ("iris", "mallory", "outside"):
+            for directory in (INSTALLED.agent_state, INSTALLED.cage, INSTALLED.doors):
+                shutil.rmtree(directory(agent_name(name)), ignore_errors=True)
+        return
     root = Path(tempfile.mkdtemp(prefix="hive-", dir="/tmp"))  # 0700, as a home is
     yield Paths(run=root / "run", state=root / "state")
     shutil.rmtree(root)
@@ -87,7 +106,7 @@ def short_paths() -> Iterator[Paths]:
 
 @pytest.fixture
 def kind() -> str:
-    return "bubblewrap"
+    return KIND
 
 
 @pytest.fixture
@@ -95,7 +114,12 @@ async def hutch(kind: str, short_paths: Paths) -> AsyncIterator[Hutch]:
     made = Hutch(kind, short_paths)
     made.cages.check()
     yield made
-    await sweep(short_paths)
+    if kind == "nspawn":
+        for name in ("iris", "mallory"):
+            if cage := await made.cages.adopt(agent_name(name)):
+                await made.cages.kill(cage)
+    else:
+        await sweep(short_paths)
     assert not made.processes()
 
 

@@ -73,6 +73,8 @@ class Running:
     program: int = 0
     controls: tuple[str, ...] = ()
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    outcome: Ended | None = None
+    """Of a cage whose end only systemd can tell."""
     spawned: subprocess.Popen[bytes] | None = None
     """Only when we started it ourselves: then it is ours to reap."""
 
@@ -182,6 +184,9 @@ class Kept(ABC):
             await self.kill(cage)
             return None
         return cage
+
+    def log(self, name: AgentName, lines: int) -> str:
+        return logbook.tail(logbook.path(self.paths, name), lines)
 
     async def destroy(self, name: AgentName) -> None:
         directories.clear(
