@@ -41,7 +41,7 @@ def installed() -> Layer:
     """With the services enabled, and their state as it is after a first start."""
     base = root()
     layer = CACHE / f"{base.name}-{_key()}.installed"
-    with (CACHE / "lock").open("w") as lock:
+    with (CACHE / "layer.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not layer.exists():
             _make(layer)
