@@ -53,6 +53,8 @@ STOP_SECONDS_MAX = 15.0
 CGROUPS = Path("/sys/fs/cgroup")
 JOURNAL_SECONDS_MAX = 10.0
 CHECK_SECONDS_MAX = 10.0
+NSPAWN_SAYS = "Trying to halt container."
+"""When it is asked to end."""
 KILLED, OUT_OF_MEMORY = 2, "oom-kill"
 """CLD_KILLED, in systemd's ExecMainCode; and its Result."""
 
@@ -104,6 +106,7 @@ class Nspawn:
             raise
 
     async def _begun(self, plan: Plan, unit: str, began: int) -> Running:
+        await self.units.hold(unit)
         with contextlib.suppress(TimeoutError):
             await self.units.start(unit, START_SECONDS_MAX)
         faults.reach("lifecycle.spawned")
@@ -143,7 +146,7 @@ class Nspawn:
         cage.close()
 
     def status(self, cage: Running) -> Ended | None:
-        return cage.outcome if cage.over.is_set() else None
+        return cage.outcome or (Ended(-1, "") if cage.keeper.ended else None)
 
     async def ended(self, cage: Running) -> Ended:
         """Until systemd has put everything away that was the cage's."""
@@ -165,6 +168,7 @@ class Nspawn:
             return None
         run = self.paths.cage(name)
         cage = Running(record=record, run=run, log=logbook.path(self.paths, name), keeper=keeper)
+        await self.units.hold(unit_of(name))
         try:
             if not self._find(cage):
                 raise Conflict("the cage was not yet up")
@@ -175,7 +179,7 @@ class Nspawn:
         return cage
 
     async def destroy(self, name: AgentName) -> None:
-        directories.clear(self.paths.doors(name))
+        """The doors are each service's own to remove, and the page's directory has gone with the cage."""
         await asyncio.to_thread(directories.clear, self.paths.cage(name))
 
     def log(self, name: AgentName, lines: int) -> str:
@@ -193,6 +197,7 @@ class Nspawn:
             await self.units.kill(unit)
             await self.units.stop(unit, STOP_SECONDS_MAX)
         await self.units.forget(unit)
+        await self.units.let_go(unit)
 
     async def _until_put_away(self, name: AgentName, pid: int) -> Mapping[str, Any]:
         async with asyncio.timeout(STOP_SECONDS_MAX):
@@ -210,7 +215,8 @@ class Nspawn:
 
     def _why(self, name: AgentName) -> str:
         """The last that the cage itself said, or hive-cage, or nspawn."""
-        return logbook.last_line_of(_journal(name, 20, f"SYSLOG_IDENTIFIER=hive-cage-{name}"))
+        said = _journal(name, 20, f"SYSLOG_IDENTIFIER=hive-cage-{name}").splitlines()
+        return logbook.last_line_of("\n".join(line for line in said if not line.startswith(NSPAWN_SAYS)))
 
     # ---- what the kernel says
 

@@ -57,6 +57,14 @@ class Units:
         with _unless_gone():
             await self._call("ResetFailedUnit", "s", unit)
 
+    async def hold(self, unit: str) -> None:
+        """So that systemd remembers how it ended. It lets go by itself when we are gone."""
+        await self._call("RefUnit", "s", unit)
+
+    async def let_go(self, unit: str) -> None:
+        with contextlib.suppress(Conflict):  # it was not held, or is gone
+            await self._call("UnrefUnit", "s", unit)
+
     async def limit(self, unit: str, limits: Mapping[str, int]) -> None:
         """For this boot; over what the unit's file says."""
         properties = [[name, Variant("t", value)] for name, value in limits.items()]
