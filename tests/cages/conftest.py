@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -25,6 +26,7 @@ from libhive.spec import AgentSpec
 from services.lifecycle import logbook
 from services.lifecycle.cages import Plan, Running, cages
 from services.lifecycle.cages.keeper import marked
+from services.lifecycle.cages.nspawn import Nspawn
 from services.lifecycle.execute import execute
 from services.lifecycle.settings import Settings
 from services.lifecycle.sweep import sweep
@@ -132,6 +134,7 @@ async def hutch(kind: str, short_paths: Paths, request: pytest.FixtureRequest) -
         for name in ("iris", "mallory"):
             if cage := await made.cages.adopt(agent_name(name)):
                 await made.cages.kill(cage)
+        cast("Nspawn", made.cages).units.close()
     else:
         await sweep(short_paths)
     assert not made.processes()

@@ -37,6 +37,7 @@ class Units:
         self._over: dict[str, asyncio.Future[str]] = {}
         """How each job about a cage ended, by its path; systemd may say so before we know the path."""
         self._waiting = 0
+        self._held: set[str] = set()
 
     async def start(self, unit: str, seconds: float) -> str:
         """What became of it: `done`, or one of systemd's words for why not."""
@@ -59,11 +60,15 @@ class Units:
 
     async def hold(self, unit: str) -> None:
         """So that systemd remembers how it ended. It lets go by itself when we are gone."""
-        await self._call("RefUnit", "s", unit)
+        if unit not in self._held:
+            await self._call("RefUnit", "s", unit)
+            self._held.add(unit)
 
     async def let_go(self, unit: str) -> None:
-        with contextlib.suppress(Conflict):  # it was not held, or is gone
-            await self._call("UnrefUnit", "s", unit)
+        if unit in self._held:
+            self._held.discard(unit)
+            with contextlib.suppress(Conflict):  # systemd itself has begun anew since
+                await self._call("UnrefUnit", "s", unit)
 
     async def limit(self, unit: str, limits: Mapping[str, int]) -> None:
         """For this boot; over what the unit's file says."""
@@ -129,6 +134,7 @@ class Units:
         async with self._connecting:
             if self._bus is None or not self._bus.connected:
                 self._over.clear()
+                self._held.clear()
                 self._bus = await self._connect()
         return self._bus
 

@@ -119,7 +119,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_hostile_plan_is_refused(script: types.ModuleType, what: str) -> None:
     changed = {key: value for key, value in (plan() | HOSTILE[what]).items() if value is not WITHOUT}
-    with pytest.raises(SystemExit, match="^hive-cage: the plan"):
+    with pytest.raises(SystemExit, match=r"^hive-cage: the plan"):
         script.check(changed, "iris")
 
 
@@ -144,7 +144,7 @@ def test_a_text_that_is_no_plan_is_refused(script: types.ModuleType, tmp_path: P
     path = tmp_path / "plan.json"
     path.write_bytes(TEXTS[what])
     path.chmod(0o600)
-    with pytest.raises(SystemExit, match="^hive-cage: the plan"):
+    with pytest.raises(SystemExit, match=r"^hive-cage: the plan"):
         script.read_plan(str(path), {os.geteuid()})
 
 
@@ -179,7 +179,18 @@ def test_no_link_on_the_way_to_a_directory_is_followed(script: types.ModuleType,
         script.open_directory(f"{tmp_path}/real/iris", set())
 
 
-@pytest.mark.parametrize("arguments", [(), ("start",), ("start", "../x"), ("start", "-x"), ("stop", "iris"), ("start", "iris", "x"), ("start", "iris\n")])  # fmt: skip
+NAMES = (
+    (),
+    ("start",),
+    ("start", "../x"),
+    ("start", "-x"),
+    ("stop", "iris"),
+    ("start", "iris", "x"),
+    ("end", "iris\n"),
+)
+
+
+@pytest.mark.parametrize("arguments", NAMES)
 def test_it_does_nothing_for_a_name_that_is_none(arguments: tuple[str, ...]) -> None:
     done = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, env={}, check=False)
     assert (done.returncode, done.stderr) == (1, "hive-cage: usage: hive-cage start|end NAME\n")
