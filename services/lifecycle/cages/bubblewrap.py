@@ -63,7 +63,9 @@ class Bubblewrap(Kept):
 
     def check(self) -> None:
         as_root = os.geteuid() == 0
-        for program in ("bwrap", "unshare", "setpriv", "mount") if as_root else ("bwrap",):
+        for program in (
+            ("bwrap", "prlimit", "unshare", "setpriv", "mount") if as_root else ("bwrap", "prlimit")
+        ):
             if shutil.which(program) is None:
                 raise _missing(program)
         _check_version()
@@ -91,9 +93,9 @@ class Bubblewrap(Kept):
             return False
         for pid in kernel.children(cage.init.pid):
             # the second process of the namespace is the program, from when it is no longer bwrap's fork
-            if (
-                kernel.status(pid).get("NSpid", "").split()[-1:] == ["2"]
-                and kernel.command_name(pid) != "bwrap"
+            if kernel.status(pid).get("NSpid", "").split()[-1:] == ["2"] and kernel.command_name(pid) not in (
+                "bwrap",
+                "prlimit",
             ):
                 cage.program = pid
                 return True
@@ -106,9 +108,11 @@ class Bubblewrap(Kept):
         controls["no-capabilities"] = all(
             int(status.get(f"Cap{which}", "1"), 16) == 0 for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")
         )
-        controls["no-nested-namespaces"] = True  # --disable-userns: bwrap ends rather than go on without it
+        # --disable-userns makes a namespace that may have but one below it, and then that one
+        controls["no-nested-namespaces"] = len(kernel.users_above(pid)) >= 2
         controls["no-new-privileges"] = status.get("NoNewPrivs") == "1"
-        controls["read-only-root"] = kernel.root_is_read_only(pid)
+        controls["read-only-doors"] = kernel.is_read_only(pid, Inside().doors)
+        controls["read-only-root"] = kernel.is_read_only(pid, "/")
         controls["seccomp"] = status.get("Seccomp") == "2"
         if os.geteuid() == 0:
             controls["uid"] = set(status.get("Uid", "").split()) == {str(cage.record.uid)}
@@ -194,7 +198,7 @@ def _bwrap(
     for bind in binds:
         argv += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
     argv += ["--remount-ro", "/", "--chdir", "/state", "--"]
-    return [*argv, installation.python, *plan.program]
+    return [*argv, *plan.prlimit, installation.python, *plan.program]
 
 
 def _escaped(path: Path) -> str:

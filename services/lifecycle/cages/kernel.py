@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 import msgspec
 
 _PROC = Path("/proc")
+_NS_GET_PARENT = 0xB702
+"""ioctl_nsfs(2); Python knows no name for it."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,13 +136,47 @@ def namespace(pid: int | str, kind: str) -> str:
     return ""
 
 
-def root_is_read_only(pid: int) -> bool:
-    """The last mount on `/` is the one that counts."""
+def limits(pid: int) -> dict[str, str]:
+    """/proc/<pid>/limits: the soft ones, by the kernel's names; empty when it is gone."""
+    try:
+        lines = (_PROC / str(pid) / "limits").read_text().splitlines()[1:]
+    except OSError:
+        return {}
+    return {line[:25].strip(): line[25:].split()[0] for line in lines}
+
+
+def is_in_group(pid: int, group: Path) -> bool:
+    try:
+        return str(pid) in (group / "cgroup.procs").read_text().split()
+    except OSError:
+        return False
+
+
+def users_above(pid: int) -> list[int]:
+    """The user namespace it lives in and those around that, up to ours, by inode; empty when that cannot be seen."""
+    found = []
+    with contextlib.suppress(OSError):
+        here = Path("/proc/self/ns/user").stat().st_ino
+        with contextlib.ExitStack() as stack:
+            fd = _opened(stack, os.open(_PROC / str(pid) / "ns/user", os.O_RDONLY | os.O_CLOEXEC))
+            while (inode := os.fstat(fd).st_ino) != here:
+                found.append(inode)
+                fd = _opened(stack, fcntl.ioctl(fd, _NS_GET_PARENT))
+    return found
+
+
+def _opened(stack: contextlib.ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
+
+
+def is_read_only(pid: int, place: str) -> bool:
+    """The last mount on it is the one that counts."""
     try:
         mounts = (_PROC / str(pid) / "mountinfo").read_text(errors="replace").splitlines()
     except OSError:
         return False
-    options = [fields[5].split(",") for fields in map(str.split, mounts) if fields[4] == "/"]
+    options = [fields[5].split(",") for fields in map(str.split, mounts) if fields[4] == place]
     return bool(options) and "ro" in options[-1]
 
 
