@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
+import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -274,7 +276,7 @@ for pid in born: os.kill(pid, signal.SIGKILL)
 BURN = """
 import time
 began, used = time.monotonic(), time.process_time()
-while time.monotonic() - began < 1.5: pass
+while time.monotonic() - began < 1: pass
 print((time.process_time() - used) / (time.monotonic() - began))
 """
 FORK_BOMB = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
@@ -295,7 +297,7 @@ async def test_memory_is_limited(hutch: Hutch) -> None:
 async def test_tasks_are_limited(hutch: Hutch) -> None:
     cage = await hutch.start("iris", limits=Limits(tasks=40))
     done = await hutch.python("iris", BRANCH)
-    if hutch.cages.kind == "process" and "tasks:rlimit" not in cage.controls and _without_groups(cage):
+    if not any(control.startswith("tasks") for control in cage.controls):
         assert done.output == "100\n"  # it promised nothing
     else:
         assert 10 < int(done.output) < 40
@@ -338,15 +340,11 @@ async def test_a_bomb_in_one_cage_leaves_the_broker_answering(hutch: Hutch, bomb
     async with Hive() as hive:
         await hive.start("broker")
         await hive.open_mailbox("bob")
-        assert (await hutch.run("iris", "true")).exit_code == 0
-        going = asyncio.create_task(hutch.cages.ended(cage))
-        thrown = asyncio.create_task(hutch.python("iris", f"import os\nif os.fork(): os._exit(0)\n{bomb}"))
-        for number in range(50):
+        await hutch.run("iris", "sh", "-c", f"setsid python3 -c {shlex.quote(bomb)} >/dev/null 2>&1 &")
+        for number in range(40):
             await hive.send("operator", "bob", f"message {number}")  # each within the deadline of a call
             await asyncio.sleep(0.02)
-        await asyncio.wait({going, thrown}, timeout=0.1)
         await hutch.cages.kill(cage)
-        await asyncio.gather(going, thrown, return_exceptions=True)
     assert not hutch.processes()
     assert not hutch.groups()
 
@@ -356,8 +354,9 @@ async def test_nothing_is_left_of_a_cage_that_was_stopped_killed_or_swept(hutch:
     for end in ("stop", "kill", "sweep"):
         cage = await hutch.start("iris")
         assert hutch.groups() or _without_groups(cage)
-        await hutch.run("iris", "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 &")
-        inside = [kernel.Process.open(pid) for pid in kernel.children(cage.program)]
+        inside = await _orphan(hutch)
+        if hutch.cages.kind == "process" and _without_groups(cage):  # there is nothing to know it by
+            os.kill(inside.pid, signal.SIGKILL)
         match end:
             case "stop":
                 await hutch.cages.stop(cage, 5.0)
@@ -367,7 +366,23 @@ async def test_nothing_is_left_of_a_cage_that_was_stopped_killed_or_swept(hutch:
                 await sweep(hutch.paths)
         assert not hutch.processes()
         assert not hutch.groups()
-        assert all(process is None or process.ended for process in inside)
+        await asyncio.wait_for(inside.wait(), 5)
+        inside.close()
+
+
+async def _orphan(hutch: Hutch) -> kernel.Process:
+    """A process in the cage that has left its session and whose parent has ended."""
+    word = f"1000.{os.getpid()}{hutch.generation}"
+    await hutch.run("iris", "sh", "-c", f"setsid sleep {word} >/dev/null 2>&1 &")
+    for _ in range(100):
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdecimal() and (entry / "cmdline").read_bytes() == f"sleep\0{word}\0".encode():
+                    found = kernel.Process.open(int(entry.name))
+                    assert found is not None
+                    return found
+        await asyncio.sleep(0.02)
+    raise AssertionError("it is not there")
 
 
 def _without_groups(cage: Running) -> bool:

@@ -19,12 +19,14 @@ from pathlib import Path
 
 from libhive.names import machine_name
 from libhive.problems import Conflict
-from services.lifecycle.cages import directories, kernel, seccomp
+from services.lifecycle.cages import directories, kernel, limits, seccomp
 from services.lifecycle.cages.keeper import Command, Kept, Running, read_status
 from services.lifecycle.cages.plan import Bind, Inside, Installation, Plan, environment
 
 VERSION_MIN = (0, 8, 0)
 """The first with --disable-userns."""
+_PROGRAMS = ("bwrap", "cat", "nsenter", "prlimit")
+_ROOTS_PROGRAMS = ("mount", "setpriv", "unshare")
 CHECK_SECONDS_MAX = 20.0
 STAGES = ("/mnt", "/media", "/srv", "/opt")
 """Where the private mount namespace may put its binds: the first that hides none of their sources."""
@@ -108,8 +110,7 @@ class Bubblewrap(Kept):
         controls["no-capabilities"] = all(
             int(status.get(f"Cap{which}", "1"), 16) == 0 for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")
         )
-        # --disable-userns makes a namespace that may have but one below it, and then that one
-        controls["no-nested-namespaces"] = len(kernel.users_above(pid)) >= 2
+        controls["no-nested-namespaces"] = kernel.user_namespaces_max(pid) == 1  # by --disable-userns
         controls["no-new-privileges"] = status.get("NoNewPrivs") == "1"
         controls["read-only-doors"] = kernel.is_read_only(pid, Inside().doors)
         controls["read-only-root"] = kernel.is_read_only(pid, "/")
@@ -198,7 +199,7 @@ def _bwrap(
     for bind in binds:
         argv += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
     argv += ["--remount-ro", "/", "--chdir", "/state", "--"]
-    return [*argv, *plan.prlimit, installation.python, *plan.program]
+    return [*argv, *limits.prlimit(plan.spec.limits, plan.by_rlimit), installation.python, *plan.program]
 
 
 def _escaped(path: Path) -> str:
@@ -212,7 +213,7 @@ def _differs(pid: int, kind: str) -> bool:
 
 
 def _missing(program: str) -> Conflict:
-    package = "bubblewrap" if program == "bwrap" else "util-linux"
+    package = {"bwrap": "bubblewrap", "cat": "coreutils"}.get(program, "util-linux")
     return Conflict(
         f"{program} is not installed; without it an agent has no cage to live in",
         f"sudo apt-get install {package}   (or your distribution's package {package})",

@@ -131,8 +131,7 @@ class Kept(ABC):
 
     def rlimits(self, plan: Plan) -> list[str]:
         """The limits that the processes of this cage hold themselves."""
-        placed = {limit for group in plan.groups for limit in group.limits}
-        return [limit for limit in limits.BY_RLIMIT if limit not in placed]
+        return plan.by_rlimit
 
     def create(self, plan: Plan) -> None:
         directories.make(plan)

@@ -8,11 +8,13 @@ import fcntl
 import os
 import select
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+ASK_SECONDS_MAX = 5.0
 _PROC = Path("/proc")
 _NS_GET_PARENT = 0xB702
 """ioctl_nsfs(2); Python knows no name for it."""
@@ -152,17 +154,25 @@ def is_in_group(pid: int, group: Path) -> bool:
         return False
 
 
-def users_above(pid: int) -> list[int]:
-    """The user namespace it lives in and those around that, up to ours, by inode; empty when that cannot be seen."""
-    found = []
-    with contextlib.suppress(OSError):
-        here = Path("/proc/self/ns/user").stat().st_ino
-        with contextlib.ExitStack() as stack:
-            fd = _opened(stack, os.open(_PROC / str(pid) / "ns/user", os.O_RDONLY | os.O_CLOEXEC))
-            while (inode := os.fstat(fd).st_ino) != here:
-                found.append(inode)
-                fd = _opened(stack, fcntl.ioctl(fd, _NS_GET_PARENT))
-    return found
+def user_namespaces_max(pid: int) -> int:
+    """How many user namespaces there may be beside the one that it lives in, that one counted: what the namespace around
+    its own allows. -1 when that cannot be seen.
+
+    Asked from there, by another program: a process with threads cannot go there itself.
+    """
+    with (
+        contextlib.ExitStack() as stack,
+        contextlib.suppress(OSError, subprocess.SubprocessError, ValueError),
+    ):
+        own = _opened(stack, os.open(_PROC / str(pid) / "ns/user", os.O_RDONLY | os.O_CLOEXEC))
+        around = _opened(stack, fcntl.ioctl(own, _NS_GET_PARENT))
+        command = ["nsenter", f"--user=/proc/self/fd/{around}", "--preserve-credentials", "--"]
+        command += ["cat", "/proc/sys/user/max_user_namespaces"]
+        done = subprocess.run(
+            command, pass_fds=(around,), capture_output=True, check=True, timeout=ASK_SECONDS_MAX
+        )
+        return int(done.stdout)
+    return -1
 
 
 def _opened(stack: contextlib.ExitStack, fd: int) -> int:

@@ -39,11 +39,10 @@ def make(group: Group, limits: Limits, pid: int) -> None:
         ) from error
 
 
-def prlimit(limits: Limits, placed: Sequence[str]) -> list[str]:
-    """What to put before a program so that it has, of its own, the limits that no group holds."""
+def prlimit(limits: Limits, by_rlimit: Sequence[str]) -> list[str]:
+    """What to put before a program so that it has these limits of its own."""
     options = {"memory": f"--data={limits.memory_mb * MIB}", "tasks": f"--nproc={limits.tasks}"}
-    wanted = [option for limit, option in options.items() if limit not in placed]
-    return ["prlimit", *wanted, "--"] if wanted else []
+    return ["prlimit", *(options[limit] for limit in by_rlimit), "--"] if by_rlimit else []
 
 
 def promised(groups: Sequence[Group], by_rlimit: Sequence[str]) -> list[str]:

@@ -85,8 +85,9 @@ class Plan:
     """The control groups of its own; what they do not hold is held by its processes' own limits."""
 
     @property
-    def prlimit(self) -> list[str]:
-        return limits.prlimit(self.spec.limits, [limit for group in self.groups for limit in group.limits])
+    def by_rlimit(self) -> list[str]:
+        placed = {limit for group in self.groups for limit in group.limits}
+        return [limit for limit in limits.BY_RLIMIT if limit not in placed]
 
     @property
     def spec_file(self) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import libhive
 from libhive.problems import Conflict
-from services.lifecycle.cages import kernel
+from services.lifecycle.cages import kernel, limits
 from services.lifecycle.cages.keeper import MARK, STATUS_FILE, Command, Kept, Running, mark
 from services.lifecycle.cages.plan import Inside, Plan, environment
 
@@ -52,7 +52,9 @@ class ProcessCage(Kept):
             f"--chdir={plan.state}",
             *(f"{name}={value}" for name, value in variables.items()),
         ]
-        return Command([*argv, *plan.prlimit, sys.executable, *plan.program])
+        return Command(
+            [*argv, *limits.prlimit(plan.spec.limits, self.rlimits(plan)), sys.executable, *plan.program]
+        )
 
     def find(self, cage: Running) -> bool:
         for pid in kernel.children(cage.keeper.pid):
