@@ -22,6 +22,8 @@ trap 'asked=1; [ -z "$program" ] || kill -TERM "$program"' TERM
 program=$!
 [ -z "$asked" ] || kill -TERM "$program"
 while wait "$program"; status=$?; kill -0 "$program" 2>/dev/null; do :; done
+counts="/sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control"
+[ "$status" != 137 ] || ! grep -qs "^oom_kill [1-9]" $counts || echo "hive-init: out of memory"
 exit "$status"
 """
 NOT_FOR_THE_PROGRAM = ("NOTIFY_SOCKET", "container")

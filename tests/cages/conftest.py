@@ -22,9 +22,9 @@ from libhive.messages.lifecycle import Executed
 from libhive.names import agent_name
 from libhive.paths import Paths
 from libhive.problems import Unavailable
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, Limits
 from services.lifecycle import logbook
-from services.lifecycle.cages import Plan, Running, cages
+from services.lifecycle.cages import Plan, Running, cages, cgroups
 from services.lifecycle.cages.keeper import marked
 from services.lifecycle.cages.nspawn import Nspawn
 from services.lifecycle.execute import execute
@@ -45,7 +45,13 @@ class Hutch:
         self.paths, self.settings, self.cages = paths, Settings(cage=kind), cages(kind, paths)
         self.generation = 0
 
-    def plan(self, name: str, number: int = 1, program: tuple[str, ...] = ("-c", PROGRAM)) -> Plan:
+    def plan(
+        self,
+        name: str,
+        number: int = 1,
+        program: tuple[str, ...] = ("-c", PROGRAM),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> Plan:
         agent = agent_name(name)
         self.generation += 1
         return Plan(
@@ -53,7 +59,7 @@ class Hutch:
             generation=self.generation,
             revision=0,
             uid=self.settings.uid_of(number),
-            spec=AgentSpec(),
+            spec=AgentSpec(limits=limits),
             doors=self.paths.doors(agent),
             page=self.paths.page_dir(agent),
             state=self.paths.agent_state(agent),
@@ -65,8 +71,14 @@ class Hutch:
             program=program,
         )
 
-    async def start(self, name: str, number: int = 1, program: tuple[str, ...] = ("-c", PROGRAM)) -> Running:
-        plan = self.plan(name, number, program)
+    async def start(
+        self,
+        name: str,
+        number: int = 1,
+        program: tuple[str, ...] = ("-c", PROGRAM),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> Running:
+        plan = self.plan(name, number, program, limits)
         if self.cages.kind != "nspawn":
             self.paths.page(plan.name).unlink(missing_ok=True)
         self.cages.create(plan)
@@ -101,6 +113,14 @@ class Hutch:
         show = ["systemctl", "list-units", "--all", "--plain", "--no-legend"]
         show += ["hive-cage@iris.service", "hive-cage@mallory.service"]
         return subprocess.run(show, capture_output=True, text=True, check=True).stdout
+
+    def groups(self) -> list[str]:
+        """The control groups of this hutch's cages."""
+        if self.cages.kind == "nspawn":
+            return [
+                str(path) for path in Path("/sys/fs/cgroup").rglob("hive-cage@*") if "hm1nd" not in path.name
+            ]
+        return [group.path for _, group in cgroups.left_over(self.paths, cgroups.hierarchies())]
 
 
 @pytest.fixture
@@ -138,6 +158,7 @@ async def hutch(kind: str, short_paths: Paths, request: pytest.FixtureRequest) -
     else:
         await sweep(short_paths)
     assert not made.processes()
+    assert not made.groups()
 
 
 @pytest.fixture

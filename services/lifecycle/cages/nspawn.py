@@ -17,7 +17,6 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,10 @@ from libhive.doorway import make_doors
 from libhive.names import AgentName
 from libhive.paths import Paths, make_private
 from libhive.problems import Conflict
+from libhive.spec import Limits
 from services.lifecycle import logbook
-from services.lifecycle.cages import directories, kernel, seccomp
+from services.lifecycle.cages import directories, kernel, limits, seccomp
+from services.lifecycle.cages.cgroups import Group
 from services.lifecycle.cages.keeper import (
     POLL_SECONDS,
     Ended,
@@ -55,15 +56,10 @@ JOURNAL_SECONDS_MAX = 10.0
 CHECK_SECONDS_MAX = 10.0
 NSPAWN_SAYS = "Trying to halt container."
 """When it is asked to end."""
-KILLED, OUT_OF_MEMORY = 2, "oom-kill"
-"""CLD_KILLED, in systemd's ExecMainCode; and its Result."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    memory_mb: int = 2048
-    tasks: int = 512
-    cpu_percent: int = 200
+KILLED = 2
+"""CLD_KILLED, in systemd's ExecMainCode."""
+OUT_OF_MEMORY = "hive-init: out of memory"
+"""What the cage's init says (libhive/harness/enter.py): only it can see that, before the cage's control group is gone."""
 
 
 class Nspawn:
@@ -97,7 +93,7 @@ class Nspawn:
     async def start(self, plan: Plan) -> Running:
         unit = unit_of(plan.name)
         await self._end(plan.name)
-        await self.units.limit(unit, limits_of(plan))
+        await self.units.limit(unit, properties(plan.spec.limits))
         began = now_ms()
         try:
             return await self._begun(plan, unit, began)
@@ -122,12 +118,14 @@ class Nspawn:
             uid=plan.uid,
             started_ms=began,
             keeper=keeper.identity,
+            groups=memory_groups(known["ControlGroup"]),
+            limits=plan.spec.limits,
         )
         write_record(plan.run, record)
         faults.reach("lifecycle.recorded")
         cage = Running(record=record, run=plan.run, log=plan.log, keeper=keeper)
         await self._until_program_runs(cage)
-        self._take_controls(cage, known, limits_of(plan))
+        self._take_controls(cage, known)
         return cage
 
     async def stop(self, cage: Running, grace_seconds: float) -> None:
@@ -154,10 +152,15 @@ class Nspawn:
             await cage.keeper.wait()
             known = await self._until_put_away(AgentName(cage.record.name), cage.keeper.pid)
             if not cage.over.is_set():
-                cage.outcome = self._outcome(AgentName(cage.record.name), known)
+                cage.outcome = self._outcome(cage, known)
                 cage.over.set()
         assert cage.outcome is not None
         return cage.outcome
+
+    def look(self, cage: Running) -> bool:
+        before = cage.memory_kills
+        cage.memory_kills = max(before, limits.kills_for_memory(cage.record.groups))
+        return cage.memory_kills > before
 
     async def adopt(self, name: AgentName) -> Running | None:
         record = read_record(self.paths.cage(name))
@@ -172,7 +175,7 @@ class Nspawn:
         try:
             if not self._find(cage):
                 raise Conflict("the cage was not yet up")
-            self._take_controls(cage, known, _read_limits(run))
+            self._take_controls(cage, known)
         except Conflict:
             await self.kill(cage)
             return None
@@ -207,11 +210,11 @@ class Nspawn:
                     return known
                 await asyncio.sleep(POLL_SECONDS)
 
-    def _outcome(self, name: AgentName, known: Mapping[str, Any]) -> Ended:
-        if known["Result"] == OUT_OF_MEMORY:
-            return Ended(-1, f"it used more memory than its limit of {known['MemoryMax'] >> 20} MiB")
+    def _outcome(self, cage: Running, known: Mapping[str, Any]) -> Ended:
         code = known["ExecMainStatus"] + (128 if known["ExecMainCode"] == KILLED else 0)
-        return Ended(code if known["ExecMainCode"] else -1, self._why(name))
+        words = self._why(AgentName(cage.record.name))
+        reason = limits.out_of_memory(cage.record.limits) if code == 137 and words == OUT_OF_MEMORY else ""
+        return Ended(code if known["ExecMainCode"] else -1, words, reason)
 
     def _why(self, name: AgentName) -> str:
         """The last that the cage itself said, or hive-cage, or nspawn."""
@@ -242,8 +245,8 @@ class Nspawn:
                         return cage.init is not None
         return False
 
-    def _take_controls(self, cage: Running, known: Mapping[str, Any], limits: Mapping[str, int]) -> None:
-        controls = {**of_kernel(cage), **of_systemd(known), **of_limits(known, limits)}
+    def _take_controls(self, cage: Running, known: Mapping[str, Any]) -> None:
+        controls = {**of_kernel(cage), **of_systemd(known), **of_limits(known, cage.record.limits)}
         missing = [control for control, holds in sorted(controls.items()) if not holds]
         if missing and not cage.keeper.ended:
             raise Conflict(f"the cage did not get the control `{'`, `'.join(missing)}` and was not started")
@@ -264,17 +267,15 @@ def plan_file(plan: Plan, filter: bytes) -> dict[str, Any]:
         "seccomp": base64.b64encode(filter).decode(),
         "files": directories.ETC
         | {"hive/spec.json": msgspec.json.format(msgspec.json.encode(plan.spec)).decode()},
-        "limits": limits_of(plan),
     }
 
 
-def limits_of(plan: Plan) -> dict[str, int]:
-    """As systemd's properties."""
-    limits = getattr(plan.spec, "limits", Limits())
+def properties(wanted: Limits) -> dict[str, int]:
+    """As systemd calls them."""
     return {
-        "MemoryMax": limits.memory_mb << 20,
-        "TasksMax": limits.tasks,
-        "CPUQuotaPerSecUSec": limits.cpu_percent * 10_000,
+        "MemoryMax": wanted.memory_mb << 20,
+        "TasksMax": wanted.tasks,
+        "CPUQuotaPerSecUSec": wanted.cpu_percent * 10_000,
     }
 
 
@@ -307,9 +308,9 @@ def of_systemd(known: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-def of_limits(known: Mapping[str, Any], limits: Mapping[str, int]) -> dict[str, bool]:
+def of_limits(known: Mapping[str, Any], wanted: Limits) -> dict[str, bool]:
     """Both what systemd means to enforce and what the kernel has: a host may lack a controller, and systemd says nothing."""
-    group = known["ControlGroup"].strip("/")
+    group, settings = known["ControlGroup"].strip("/"), properties(wanted)
     found = {}
     for control, setting, version_2, version_1 in (
         ("cpu", "CPUQuotaPerSecUSec", "cpu.max", "cpu/{}/cpu.cfs_quota_us"),
@@ -317,8 +318,7 @@ def of_limits(known: Mapping[str, Any], limits: Mapping[str, int]) -> dict[str, 
         ("tasks", "TasksMax", "pids.max", "pids/{}/pids.max"),
     ):
         kind, kernels = _of_group(group, version_2, version_1)
-        wanted = limits.get(setting)
-        found[f"{control}:{kind}"] = known[setting] == wanted and kernels
+        found[f"{control}:{kind}"] = known[setting] == settings[setting] and kernels
     return found
 
 
@@ -331,6 +331,17 @@ def _of_group(group: str, version_2: str, version_1: str) -> tuple[str, bool]:
         with contextlib.suppress(OSError):
             return kind, file.read_text().split()[0] not in ("max", "-1", str(2**63 - 4096))
     return "none", False
+
+
+def memory_groups(group: str) -> list[Group]:
+    """Where the kernel counts what it ended for want of memory."""
+    places = ((2, CGROUPS / group.strip("/")), (1, CGROUPS / "memory" / group.strip("/")))
+    files = {2: "memory.events", 1: "memory.oom_control"}
+    return [
+        Group(path=str(place), version=version, limits=["memory"])
+        for version, place in places
+        if (place / files[version]).exists()
+    ]
 
 
 def _make_state(state: Path) -> None:
@@ -350,17 +361,6 @@ def _write(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
     temporary.rename(path)
-
-
-def _read_limits(run: Path) -> dict[str, int]:
-    """Those of the cage that runs, which are no longer its agent's when a newer configuration waits."""
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        return msgspec.json.decode((run / PLAN_FILE).read_bytes(), type=_Limits).limits
-    return {}
-
-
-class _Limits(msgspec.Struct):
-    limits: dict[str, int]
 
 
 def _journal(name: AgentName, lines: int, *matches: str) -> str:

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from services.lifecycle.cages import seccomp
-from services.lifecycle.cages.nspawn import FAMILIES, limits_of, plan_file
+from services.lifecycle.cages.nspawn import FAMILIES, plan_file, properties
 from tests.lifecycle.cages.test_bubblewrap import GOLDEN, PLAN
 
 SYSTEMD = Path(__file__).parents[3] / "deploy/systemd"
@@ -112,7 +112,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "a file that is no text": {"files": {**plan()["files"], "hosts": 1}},
     "a filter that is a list": {"seccomp": []},
     "a filter of a megabyte": {"seccomp": "A" * (1 << 20)},
-    "a limit that is a text": {"limits": {"MemoryMax": "infinity"}},
+    "limits": {"limits": {"MemoryMax": "infinity"}},
 }
 
 
@@ -231,7 +231,7 @@ def test_the_unit_says_what_lifecycle_reads_back() -> None:
     values = {key: value for key, _, value in said}
     assert sorted(values["RestrictAddressFamilies"].split()) == list(FAMILIES)
     assert (values["KillMode"], values["Delegate"], values["Slice"]) == ("mixed", "yes", "hive-cages.slice")
-    assert limits_of(NSPAWN) == {
+    assert properties(NSPAWN.spec.limits) == {
         "MemoryMax": 2 << 30,
         "TasksMax": int(values["TasksMax"]),
         "CPUQuotaPerSecUSec": 10_000 * int(values["CPUQuota"].rstrip("%")),
