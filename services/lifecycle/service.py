@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from libhive.clock import Clock, now_ms
@@ -13,7 +14,7 @@ from libhive.names import MANAGER, agent_name
 from libhive.paths import Paths
 from libhive.problems import Conflict, Unavailable
 from libhive.spec import MANAGER_FILES, AgentSpec, resolve
-from services.lifecycle import logbook, rules
+from services.lifecycle import rules
 from services.lifecycle.cages import Cages
 from services.lifecycle.courier import Courier
 from services.lifecycle.execute import execute
@@ -39,6 +40,7 @@ class Lifecycle:
             link,
             clock,
         )
+        self._cages = cages
         self._courier = Courier(store, link, settings)
         self._reconciler = Reconciler(paths, settings, store, cages, clock, self._changed)
         self._publish: Callable[[say.AgentChanged], None] = lambda event: None
@@ -101,7 +103,7 @@ class Lifecycle:
 
     async def on_logs(self, call: Call, m: say.Logs) -> say.LogText:
         row = self._row(m.name)
-        return say.LogText(text=logbook.tail(logbook.path(self._paths, agent_name(row.name)), m.lines))
+        return say.LogText(text=await asyncio.to_thread(self._cages.log, agent_name(row.name), m.lines))
 
     async def on_restart(self, call: Call, m: say.Restart) -> say.Agent:
         rules.expect_not_itself(call.caller, m.name)

@@ -27,6 +27,8 @@ class Settings:
 
     uid_first: int = 524_288
     uids_per_agent: int = 65_536
+    uid_in_cage: int = 1000
+    """Of the program in an nspawn cage, which has a whole range of users."""
     agents_max: int = 900
     page_port_manager: int = 8000
     page_port_first: int = 8100
@@ -45,10 +47,13 @@ class Settings:
     courier_retry_seconds_first: float = 0.2
     courier_retry_seconds_max: float = 5.0
     log_check_seconds: float = 60.0
+    memory_check_seconds: float = 5.0
     commands_kept_ms: int = 7 * 86_400_000
 
     def uid_of(self, number: int) -> int:
         """The host's user of the agent with this number: one of its own where that is ours to give."""
+        if self.cage == "nspawn":
+            return self.uid_first + self.uids_per_agent * number + self.uid_in_cage
         if self.cage == "bubblewrap" and os.geteuid() == 0:
             return self.uid_first + self.uids_per_agent * number
         return os.geteuid()

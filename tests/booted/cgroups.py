@@ -4,12 +4,14 @@ next to whatever runs in the one it was started in."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 MOUNTED = Path("/sys/fs/cgroup")
 OF_VERSION_1 = ("name=systemd", "memory", "pids", "cpu", "cpuacct", "cpu,cpuacct")
+EMPTY_SECONDS_MAX = 5
 JOIN = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs"; shift; done; shift; exec "$@"'
 
 
@@ -32,8 +34,21 @@ def kill(name: str) -> None:
 def remove(name: str) -> None:
     for parent in _own():
         for folder, _, _ in os.walk(parent / name, topdown=False):
-            with suppress(FileNotFoundError):
-                Path(folder).rmdir()
+            _remove_one(Path(folder))
+
+
+def _remove_one(folder: Path) -> None:
+    """What ran in it may only just have ended: the cages of a hive do so with the container, one namespace deeper."""
+    for _ in range(EMPTY_SECONDS_MAX * 10):
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    folder.rmdir()
 
 
 def left(name: str) -> list[Path]:

@@ -18,7 +18,7 @@ from services.lifecycle.cages import Running, kernel
 from services.lifecycle.cages.bubblewrap import Bubblewrap
 from services.lifecycle.cages.keeper import Kept, read_record
 from services.lifecycle.sweep import sweep
-from tests.cages.conftest import Hutch
+from tests.cages.conftest import KINDS, Hutch
 
 STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(1000)"
 IRIS = agent_name("iris")
@@ -57,9 +57,11 @@ async def test_sigkill_of_any_part_leaves_no_process(hutch: Hutch, part: str) ->
             await process.wait()
             process.close()
     assert not hutch.processes()
+    await hutch.cages.kill(cage)  # as the reconciler does with what is left
+    assert not hutch.groups()
 
 
-@pytest.mark.parametrize("kind", ["bubblewrap", "process"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_stop_asks_first(hutch: Hutch) -> None:
     cage = await hutch.start("iris")
     assert (await hutch.run("iris", "true")).exit_code == 0
@@ -70,7 +72,7 @@ async def test_stop_asks_first(hutch: Hutch) -> None:
     assert ended.exit_code == 0
 
 
-@pytest.mark.parametrize("kind", ["bubblewrap", "process"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_who_does_not_listen_is_killed_after_the_grace_time(hutch: Hutch) -> None:
     cage = await hutch.start("iris", program=("-c", STUBBORN))
     while "up" not in hutch.log("iris"):
@@ -81,7 +83,7 @@ async def test_who_does_not_listen_is_killed_after_the_grace_time(hutch: Hutch) 
     assert not hutch.processes()
 
 
-@pytest.mark.parametrize("kind", ["bubblewrap", "process"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_another_lifecycle_adopts_it(hutch: Hutch) -> None:
     cage = await hutch.start("iris")
     adopted = await hutch.cages.adopt(IRIS)
@@ -131,11 +133,24 @@ async def test_a_program_that_cannot_start_says_why(hutch: Hutch) -> None:
     assert not hutch.processes()
 
 
+@pytest.mark.parametrize("kind", ["bubblewrap", "process"])
+async def test_what_a_killed_lifecycle_left_of_a_cage_is_cleared_by_the_next_start(hutch: Hutch) -> None:
+    """Its groups too, though nobody may remember them."""
+    cage = await hutch.start("iris")
+    made = hutch.groups()
+    assert made or os.geteuid() != 0
+    (hutch.paths.cage(IRIS) / "cage.json").unlink()
+    assert await hutch.cages.adopt(IRIS) is None
+    await hutch.cages.ended(cage)
+    await hutch.start("iris")
+    assert hutch.groups() == made
+
+
 async def test_a_control_that_is_missing_is_named_and_the_cage_ended(
     hutch: Hutch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel, "root_is_read_only", lambda pid: False)
-    with pytest.raises(Conflict, match="`read-only-root`"):
+    monkeypatch.setattr(kernel, "is_read_only", lambda pid, place: False)
+    with pytest.raises(Conflict, match="`read-only-doors`, `read-only-root`"):
         await hutch.start("iris")
     assert not hutch.processes()
 
@@ -178,7 +193,7 @@ async def test_the_sweep_ends_them_all(hutch: Hutch) -> None:
 
 async def test_destroy_keeps_the_state_and_follows_no_link(hutch: Hutch) -> None:
     cage = await hutch.start("iris")
-    outside = hutch.paths.state / "outside"
+    outside = hutch.paths.agent_state(agent_name("outside"))
     outside.mkdir()
     (outside / "kept").touch()
     await hutch.run(
@@ -190,7 +205,7 @@ async def test_destroy_keeps_the_state_and_follows_no_link(hutch: Hutch) -> None
     await hutch.cages.destroy(IRIS)
     assert (outside / "kept").exists()
     assert (hutch.paths.agent_state(IRIS) / "note").exists()
-    assert not list(hutch.paths.page_dir(IRIS).iterdir())
+    assert not list(hutch.paths.page_dir(IRIS).glob("*"))
     assert not list(hutch.paths.cage(IRIS).iterdir())
 
 
