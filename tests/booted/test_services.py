@@ -107,7 +107,7 @@ def test_a_reboot_changes_nothing(container: Container) -> None:
     container.run("hive-admin", "login", "--stdin", input="sk-ant-oat-" + "x" * 40, user="anna")
     container.reboot()
     container.until("six services", lambda: len(pids(container)) == len(UNITS))
-    assert "water the plants" in container.run("hive-admin", "log", user="anna")
+    assert "water the plants" in container.run("hive-admin", "search", "plants", user="anna")
     assert "rehearsal" not in container.run("hive-admin", "status", user="anna")
 
 
@@ -121,9 +121,8 @@ def test_a_backup_is_restored_to_whom_it_belonged(container: Container) -> None:
     container.run("hive-admin", "restore", "/tmp/hive.tar.gz", "--yes")
     container.run("systemctl", "start", "hyperhive.target")
     container.until("six services", lambda: len(pids(container)) == len(UNITS))
-    said = container.run("hive-admin", "log", user="anna")
-    assert "water the plants" in said
-    assert "sent after the backup" not in said
+    assert "water the plants" in container.run("hive-admin", "search", "plants", user="anna")
+    assert "sent after" not in container.run("hive-admin", "search", "backup", user="anna", status=None)
     assert owners(container) == before
 
 
