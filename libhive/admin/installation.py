@@ -38,6 +38,7 @@ LISTENING = "0A"
 def findings(paths: Paths) -> list[Finding]:
     return [
         users(),
+        members(),
         caller(),
         files(RECORD),
         *directories(DIRECTORIES),
@@ -55,13 +56,18 @@ def findings(paths: Paths) -> list[Finding]:
 def users() -> Finding:
     wanted = [user for user in USERS if not _uid(user)]
     wanted += [group for group in (HIVE, ADMINS) if not _has_group(group)]
-    strangers = [name for name in SERVICES if f"hive-{name}" not in _members(ADMINS)]
-    if wanted:
-        return Finding(check="users", ok=False, detail=f"missing: {' '.join(wanted)}", mend=MEND)
-    if strangers:
-        line = "; ".join(f"sudo adduser hive-{name} {ADMINS}" for name in strangers)
-        return Finding(check="users", ok=False, detail=f"not in the group {ADMINS}: {strangers}", mend=line)
-    return Finding(check="users", ok=True, detail=f"{len(USERS)} users, groups {HIVE} and {ADMINS}")
+    detail = f"missing: {' '.join(wanted)}" if wanted else f"{len(USERS)} users, groups {HIVE} and {ADMINS}"
+    return Finding(check="users", ok=not wanted, detail=detail, mend=MEND)
+
+
+def members() -> Finding:
+    """Services use the hive as admins do, by its bus."""
+    strangers = [f"hive-{name}" for name in SERVICES if f"hive-{name}" not in _members(ADMINS)]
+    detail = (
+        f"not in the group {ADMINS}: {' '.join(strangers)}" if strangers else f"all in the group {ADMINS}"
+    )
+    line = "; ".join(f"sudo adduser {user} {ADMINS} && sudo systemctl restart {user}" for user in strangers)
+    return Finding(check="members", ok=not strangers, detail=detail, mend=line)
 
 
 def caller() -> Finding:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
 CACHE = CHECKOUT / ".cache" / "booted"
+CLAUDE = "/opt/claude-code/claude_agent_sdk/_bundled/claude"
+"""Where each container has the CLI that the set-up installed here, so that none has to copy it."""
 PACKAGES = (
     "bubblewrap",
     "ca-certificates",
