@@ -26,7 +26,7 @@ def is_installed() -> bool:
 
 
 def how_to(verb: str) -> str:
-    """The line that does it here: `start` or `stop`."""
+    """The line that does it here: `start`, or `stop`, which includes the cages and returns when all have ended."""
     if is_installed():
-        return f"sudo systemctl {verb} {TARGET}"
+        return f"sudo systemctl {verb} {TARGET}{' hive.slice' if verb == 'stop' else ''}"
     return {"start": "make up", "stop": "make down"}[verb]

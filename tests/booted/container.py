@@ -239,6 +239,7 @@ class Container:
             try:
                 self._process.wait(STOP_SECONDS_MAX)
             except subprocess.TimeoutExpired:
+                print(self.log.read_text(errors="replace")[-3000:])
                 cgroups.kill(self.name)
                 self._process.kill()
                 self._process.wait()

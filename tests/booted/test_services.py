@@ -116,8 +116,12 @@ def test_a_backup_is_restored_to_whom_it_belonged(container: Container) -> None:
     container.run("hive-admin", "backup", "/tmp/hive.tar.gz", user="anna")
     container.run("hive-admin", "send", "hm1nd", "sent after the backup", user="anna")
     refused = container.run("hive-admin", "restore", "/tmp/hive.tar.gz", "--yes", status=None)
-    assert "systemctl stop hyperhive.target" in refused
-    container.run("systemctl", "stop", "hyperhive.target")
+    assert "sudo systemctl stop hyperhive.target hive.slice" in refused
+    container.run("systemctl", "stop", "hyperhive.target", "hive.slice")
+    assert (
+        container.run("systemctl", "is-active", *UNITS, "hive-cage@hm1nd.service", status=None).split()
+        == ["inactive"] * 7
+    )
     container.run("hive-admin", "restore", "/tmp/hive.tar.gz", "--yes")
     container.run("systemctl", "start", "hyperhive.target")
     container.until("six services", lambda: len(pids(container)) == len(UNITS))
