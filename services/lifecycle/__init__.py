@@ -12,5 +12,5 @@ A verb writes what is wanted (`store.py`, decided in `rules.py`), the reconciler
 kind of cage (`cages/`). Cages outlive this process: it may be killed at any instant, and the next one adopts them. To
 end the cages when no service is left, run `python -m services.lifecycle.sweep`.
 
-In a systemd unit it therefore wants KillMode=process.
+As a unit of systemd it needs nothing special: its cages are units of their own there.
 """
