@@ -109,7 +109,10 @@ class Nspawn:
         known = await self.units.properties(unit)
         keeper = kernel.Process.open(known["MainPID"]) if known["MainPID"] else None
         if keeper is None or known["ActiveState"] != "active":
-            raise Conflict(f"the cage did not start: {self._why(plan.name) or 'it said nothing'}")
+            why = (
+                self._why(plan.name) or f"systemd says `{known['Result']}`, status {known['ExecMainStatus']}"
+            )
+            raise Conflict(f"the cage did not start: {why}", f"journalctl -u {unit}")
         record = Record(
             kind=self.kind,
             name=plan.name,
