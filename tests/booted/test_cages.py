@@ -115,35 +115,36 @@ def test_another_user_may_start_none(container: Container) -> None:
 # ---- what is missing is named
 
 
-def drop_in(*lines: str) -> str:
-    return "\n".join(["[Service]", *lines, ""])
-
-
-def script(old: str, new: str) -> str:
-    """A drop-in that runs hive-cage with something in it changed."""
-    change = f"sed -e 's#{old}#{new}#' /opt/hyperhive/libexec/hive-cage >/run/hive-cage-changed"
-    return drop_in(f'ExecStartPre=/bin/sh -c "{change}"', "ReadWritePaths=/run", "ExecStart=",
-                   "ExecStart=/usr/bin/python3 -I /run/hive-cage-changed start %i")  # fmt: skip
-
-
-SABOTAGE = {
-    "address-families": drop_in("RestrictAddressFamilies=AF_VSOCK"),
-    "ends-whole": drop_in("KillMode=process"),
-    "memory:cgroup1": drop_in("MemoryMax=infinity"),
-    "no-network": script("--private-network", "--quiet"),
-    "own-slice": drop_in("Slice=system.slice"),
-    "own-users": script("plan\\[.uid_base.\\]}:{UIDS}", "plan[\\\\'uid_base\\\\']+UIDS}:{UIDS}"),
-    "read-only-doors": script("--bind-ro={setting\\[.run.\\]}/agents", "--bind={setting[\\\\'run\\\\']}/agents"),
-    "read-only-root": script("\"--read-only\"", "\"--quiet\""),
-    "seccomp": script("etc/hive/seccomp", "etc/hive/other"),
-    "tasks:cgroup1": drop_in("TasksMax=infinity"),
-    "uid": script("--user=agent", "--quiet"),
-}  # fmt: skip
+SCRIPT = CHECKOUT / "deploy/systemd/hive-cage"
+CHANGED = "/run/hive-cage-changed"
+RUN_CHANGED = ("ExecStart=", f"ExecStart=/usr/bin/python3 -I {CHANGED} start %i")
+SABOTAGE: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
+    "address-families": (("RestrictAddressFamilies=AF_VSOCK",), ("", "")),
+    "ends-whole": (("KillMode=process",), ("", "")),
+    "memory:cgroup1": (("MemoryMax=infinity",), ("", "")),
+    "no-capabilities": (RUN_CHANGED, ("--drop-capability=all", "--capability=CAP_CHOWN")),
+    "no-network": ((*RUN_CHANGED, "PrivateNetwork=no"), ('"--private-network", ', "")),
+    "own-slice": (("Slice=system.slice",), ("", "")),
+    "own-users": (RUN_CHANGED, ("plan['uid_base']}:{UIDS}", "plan['uid_base']}:{UIDS // 2}")),
+    "read-only-doors": (
+        (*RUN_CHANGED, "ReadWritePaths=/run"),
+        ("--bind-ro={place}/doors", "--bind={place}/doors"),
+    ),
+    "read-only-root": (RUN_CHANGED, (' "--read-only"', ' "--quiet"')),
+    "seccomp": (RUN_CHANGED, ("etc/hive/seccomp", "etc/hive/other")),
+    "tasks:cgroup1": (("TasksMax=infinity",), ("", "")),
+    "uid": (RUN_CHANGED, ('"--user=agent", "--chdir=/state"', '"--chdir=/"')),
+}
+"""What a drop-in of somebody's says, and what its own copy of hive-cage has instead of what."""
 
 
 @pytest.mark.parametrize("control", SABOTAGE)
 def test_a_cage_without_a_control_is_not_started_and_says_which(container: Container, control: str) -> None:
-    container.write(DROP_IN, SABOTAGE[control])
+    lines, (old, new) = SABOTAGE[control]
+    assert old in SCRIPT.read_text()
+    container.write(CHANGED, SCRIPT.read_text().replace(old, new))
+    container.write(DROP_IN, "\n".join(["[Service]", *lines, ""]))
+    container.run("ip", "link", "add", "name", "hive0", "type", "veth", "peer", "name", "hive1", status=None)
     try:
         container.run("systemctl", "daemon-reload")
         code, said = in_checkout(container, "-m", "tests.cages.start_one", "nspawn")

@@ -8,11 +8,14 @@ import sys
 from libhive.problems import Problem
 from tests.cages.conftest import INSTALLED, Hutch
 
+SLEEP = ("-c", "import time; time.sleep(1000)")
+"""It needs nothing, and so runs in whatever is left of its cage."""
+
 
 async def start_one(kind: str) -> str:
     hutch = Hutch(kind, INSTALLED)
     try:
-        cage = await hutch.start("mallory", 2)
+        cage = await hutch.start("mallory", 2, SLEEP)
     except Problem as problem:
         return problem.message
     await hutch.cages.kill(cage)

@@ -23,7 +23,7 @@ from tests.lifecycle.cages.test_bubblewrap import GOLDEN, PLAN
 SYSTEMD = Path(__file__).parents[3] / "deploy/systemd"
 SCRIPT, UNIT = SYSTEMD / "hive-cage", SYSTEMD / "hive-cage@.service"
 EXPOSURE_MAX = 4.4
-"""Argued for in docs/security.md. Of systemd's own systemd-nspawn@.service it is 9.4."""
+"""Argued for in docs/security.md. Of systemd's own systemd-nspawn@.service it is 9.5."""
 NSPAWN = dataclasses.replace(PLAN, uid=590_824)
 
 
@@ -52,7 +52,7 @@ def test_what_lifecycle_writes_is_what_it_reads(script: types.ModuleType) -> Non
 
 def test_the_command_line(script: types.ModuleType) -> None:
     setting = {
-        "run": "/run/hyperhive", "state": "/var/lib/hyperhive", "prefix": "/opt/hyperhive/venv",
+        "state": "/var/lib/hyperhive", "prefix": "/opt/hyperhive/venv",
         "claude": "/opt/hyperhive/libexec/claude", "etc": ["alternatives", "ssl/certs"],
     }  # fmt: skip
     argv = script.command("iris", script.check(plan(), "iris"), "/run/hive-cage/iris", setting)
@@ -65,7 +65,7 @@ def test_the_command_line(script: types.ModuleType) -> None:
 
 def test_the_managers_machine_has_its_own_name(script: types.ModuleType) -> None:
     own = plan() | {"name": "hm1nd"}
-    setting = {"run": "/r", "state": "/s", "prefix": "/p", "claude": "/c", "etc": []}
+    setting = {"state": "/s", "prefix": "/p", "claude": "/c", "etc": []}
     argv = script.command("hm1nd", script.check(own, "hm1nd"), "/run/hive-cage/hm1nd", setting)
     assert "--machine=hm1nd" in argv
 
