@@ -5,7 +5,6 @@ The first accepted answer, or the deadline, closes a question; that and the mail
 
 from __future__ import annotations
 
-from asyncio import Future
 from collections.abc import Sequence
 
 import msgspec
@@ -17,6 +16,7 @@ from libhive.messages.base import Done
 from libhive.messages.broker import Question, Receipt
 from libhive.names import HIVE, OPERATOR, new_id
 from libhive.problems import NotFound, TooMany
+from libhive.promise import Promise
 from libhive.sqlite import driver, rows
 from services.broker import rules
 from services.broker.budgets import CONTINUE
@@ -52,7 +52,7 @@ class Questions:
 
     # ---- handlers
 
-    def on_ask(self, call: Call, m: say.Ask) -> Future[say.Asked]:
+    def on_ask(self, call: Call, m: say.Ask) -> Promise[say.Asked]:
         rules.check_default(m.default, m.choices)
         now = self.core.clock()
         question = Question(
@@ -68,7 +68,7 @@ class Questions:
         )
         return self.database.write(lambda c: self._ask(c, question), self._asked)
 
-    def on_answer(self, call: Call, m: say.Answer) -> Future[Done]:
+    def on_answer(self, call: Call, m: say.Answer) -> Promise[Done]:
         now = self.core.clock()
         return self.database.write(lambda c: self._answer(c, call, m, now), self._closed)
 
@@ -96,7 +96,7 @@ class Questions:
         for question in self.core.read(lambda c: _questions(c, where, (now,))):
             await self._expire(question, now)
 
-    def _expire(self, question: Question, now: int) -> Future[None]:
+    def _expire(self, question: Question, now: int) -> Promise[None]:
         def work(c: Connection) -> Closed | None:
             if _question(c, question.id).state != "open":
                 return None
