@@ -14,6 +14,7 @@ from libhive.messages.base import Done
 from libhive.names import HIVE, OPERATOR, new_id
 from libhive.problems import NoSpace, NotAllowed, NotFound
 from libhive.promise import Promise
+from services.broker import rules
 from services.broker.boxes import UNWRITTEN_MS, Waiter
 from services.broker.core import Core
 from services.broker.mail import Draft
@@ -45,10 +46,12 @@ class Post:
     # ---- sending
 
     def on_send(self, call: Call, m: say.Send) -> Promise[say.Sent]:
+        recipients = self.mailboxes.recipients(call.caller, m.to)
+        rules.check_copies(recipients, m.body)
         draft = Draft(
             id=call.id,
             sender=call.caller,
-            recipients=self.mailboxes.recipients(call.caller, m.to),
+            recipients=recipients,
             kind="message",
             body=m.body,
             in_reply_to=m.in_reply_to,

@@ -22,6 +22,7 @@ from services.broker import rules
 from services.broker.budgets import CONTINUE
 from services.broker.core import Core
 from services.broker.mail import (
+    ACKED,
     OPEN,
     QUESTION_COLUMNS,
     RECEIPT_COLUMNS,
@@ -217,11 +218,8 @@ def _settle(c: Connection, draft: Draft, state: say.QuestionState, now: int) -> 
         "UPDATE questions SET state = ?, answer = ?, answered_by = ?, answered_ms = ?, answer_id = ? WHERE id = ?",
         (state, draft.body, draft.sender, now, draft.id, draft.question),
     )
-    query = (
-        f"UPDATE mail SET state = 'acked', acked_ms = ?, seen_ms = ? WHERE id = ? AND recipient = ? AND {OPEN}"
-        f" RETURNING {RECEIPT_COLUMNS}"
-    )
-    return [receipt_from(row) for row in rows(c, query, (now, now, draft.question, OPERATOR))]
+    query = f"UPDATE mail SET {ACKED} WHERE id = ?2 AND recipient = ?3 AND {OPEN} RETURNING {RECEIPT_COLUMNS}"
+    return [receipt_from(row) for row in rows(c, query, (now, draft.question, OPERATOR))]
 
 
 def _questions(c: Connection, rest: str, values: Sequence[object]) -> list[Question]:
