@@ -15,9 +15,10 @@ up:
 down:
 	@test ! -x .venv/bin/python || $(RUN) -m libhive.embedded down
 
-# As units of systemd, for the whole machine; as root. WHEELS=dir takes packages from there, not from the network.
+# As units of systemd, for the whole machine; as root. WHEELS=dir: packages from there, not from the network;
+# CLAUDE=file: that Claude Code, where it lies.
 install:
-	@$(INSTALL) install $(if $(WHEELS),--wheels $(WHEELS))
+	@$(INSTALL) install $(if $(WHEELS),--wheels $(WHEELS)) $(if $(CLAUDE),--claude $(CLAUDE))
 
 # The state is kept; PURGE=yes removes it too.
 uninstall:

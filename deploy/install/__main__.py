@@ -1,4 +1,4 @@
-"""python -m deploy.install install [--wheels DIR] | uninstall [--purge]; `make install` and `make uninstall`."""
+"""python -m deploy.install install [--wheels DIR] [--claude FILE] | uninstall [--purge]; `make install` and `make uninstall`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main() -> int:
         setup.LOG = LOG
         LOG.write_bytes(b"")
         if given.verb == "install":
-            install(given.wheels)
+            install(given.wheels, given.claude)
         else:
             uninstall(purge=given.purge)
     except setup.SetUpError as failure:
@@ -35,12 +35,12 @@ def main() -> int:
     return 0
 
 
-def install(wheels: Path | None) -> None:
+def install(wheels: Path | None, claude: Path | None) -> None:
     """Until the last step but one nothing of a hive that runs is touched."""
     setup.check_python()
     system.check()
     setup.debian_packages(system.packages())
-    version = versions.make(wheels)
+    version = versions.make(wheels, claude)
     with setup.progress("users, units and directories"):
         changed = files.put()
         system.make_users_and_directories()
@@ -98,6 +98,7 @@ def _arguments() -> argparse.Namespace:
     of_install.add_argument(
         "--wheels", type=Path, help="a directory of wheels to take instead of the network"
     )
+    of_install.add_argument("--claude", type=Path, help="a Claude Code binary to use where it lies")
     of_uninstall = verbs.add_parser("uninstall")
     of_uninstall.add_argument("--purge", action="store_true", help="the state, too")
     return parser.parse_args()

@@ -8,18 +8,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.install.versions import SERVICES
 from deploy.setup import setup
 
 TARGET = "hyperhive.target"
-SERVICES = tuple(
-    f"hive-{name}.service" for name in ("approvals", "broker", "dashboard", "gateway", "lifecycle", "updater")
-)
+UNITS = tuple(f"hive-{name}.service" for name in SERVICES)
 CAGES = "hive-cage@*.service"
 SLICES = ("hive-cages.slice", "hive-services.slice", "hive.slice")
-USERS = tuple(
-    f"hive-{name}"
-    for name in ("approvals", "broker", "builder", "dashboard", "gateway", "lifecycle", "updater")
-)
+USERS = tuple(f"hive-{name}" for name in (*SERVICES, "builder"))
 GROUPS = ("hive", "hive-admin")
 UP_SECONDS_MAX = 60
 PROGRAMS = {
@@ -54,16 +50,16 @@ def start(*, anew: bool) -> None:
     """`anew`: those that run are restarted. Cages are units of their own, and go on."""
     verb = "restart" if anew and _state(TARGET) == "active" else "start"
     setup.run(["systemctl", "daemon-reload"])
-    setup.run(["systemctl", "enable", "--quiet", TARGET, *SERVICES])
-    setup.run(["systemctl", "reset-failed", *SERVICES])
-    setup.run(["systemctl", verb, "--no-block", TARGET, *SERVICES])
+    setup.run(["systemctl", "enable", "--quiet", TARGET, *UNITS])
+    setup.run(["systemctl", "reset-failed", *UNITS])
+    setup.run(["systemctl", verb, "--no-block", TARGET, *UNITS])
     _await_up()
 
 
 def stop() -> None:
     """Services first: lifecycle would start its cages again."""
-    _quietly("systemctl", "disable", "--quiet", TARGET, *SERVICES)
-    _quietly("systemctl", "stop", TARGET, *SERVICES)
+    _quietly("systemctl", "disable", "--quiet", TARGET, *UNITS)
+    _quietly("systemctl", "stop", TARGET, *UNITS)
     _quietly("systemctl", "stop", CAGES)
     _quietly("systemctl", "stop", *SLICES)
 
@@ -83,7 +79,7 @@ def remove_users() -> None:
 
 def _await_up() -> None:
     end = time.monotonic() + UP_SECONDS_MAX
-    while not_up := [unit for unit in SERVICES if _state(unit) != "active"]:
+    while not_up := [unit for unit in UNITS if _state(unit) != "active"]:
         if time.monotonic() > end:
             raise setup.SetUpError(
                 f"these do not come up: {' '.join(not_up)}",

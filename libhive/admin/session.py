@@ -23,6 +23,7 @@ from libhive.messages.base import Ping, Pong
 from libhive.names import OPERATOR
 from libhive.paths import Paths
 from libhive.problems import NotAllowed, Unavailable
+from libhive.release import how_to
 
 SERVICES = ("approvals", "broker", "dashboard", "gateway", "lifecycle", "updater")
 ADMINS = "hive-admin"
@@ -57,7 +58,7 @@ class Session:
     def nothing_runs(self) -> Unavailable:
         return Unavailable(
             f"the hive is not running: nobody answers in {self.paths.run}",
-            "start it with: make up; if it runs elsewhere, set HIVE_RUN_DIR to its run directory",
+            f"start it with: {how_to('start')}; if it runs elsewhere, set HIVE_RUN_DIR to its run directory",
         )
 
     def show(self, reply: Any, human: str | None = None) -> bool:

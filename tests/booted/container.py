@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from tests.booted import cgroups
 from tests.booted.layer import Layer
-from tests.booted.root import CHECKOUT, root
+from tests.booted.root import CHECKOUT, CLAUDE, root
 
 T = TypeVar("T")
 
@@ -225,6 +225,7 @@ class Container:
             "--system-call-filter=bpf",  # for IPAddressDeny=, which is ignored in silence without it
             "--capability=CAP_BPF",
             f"--bind-ro={CHECKOUT}",
+            f"--bind-ro={CHECKOUT / '.claude-cli'}:{Path(CLAUDE).parents[2]}",
             *(f"--bind={outside}:{inside}" for outside, inside in binds.items()),
         ]
 
@@ -238,6 +239,7 @@ class Container:
             try:
                 self._process.wait(STOP_SECONDS_MAX)
             except subprocess.TimeoutExpired:
+                print(self.log.read_text(errors="replace")[-3000:])
                 cgroups.kill(self.name)
                 self._process.kill()
                 self._process.wait()

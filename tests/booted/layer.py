@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.booted.root import CACHE, CHECKOUT, root
+from tests.booted.root import CACHE, CHECKOUT, CLAUDE, root
 
 WHEELS = CHECKOUT / ".cache" / "wheels"
+INSTALL = ("make", "-C", str(CHECKOUT), "install", f"WHEELS={WHEELS}", f"CLAUDE={CLAUDE}")
 INSTALL_SECONDS_MAX = 200
 SAID = "install.log"
 
@@ -53,10 +54,8 @@ def _make(layer: Path) -> None:
 
     for old in CACHE.glob("*.installed"):
         shutil.rmtree(old)
-    with Container() as container:
-        said = container.run(
-            "make", "-C", str(CHECKOUT), "install", f"WHEELS={WHEELS}", seconds=INSTALL_SECONDS_MAX
-        )
+    with Container(limits=True) as container:  # no cage starts where its limits do not hold
+        said = container.run(*INSTALL, seconds=INSTALL_SECONDS_MAX)
         (container.place / SAID).write_text(said)
         container.move_to(layer)
 
@@ -69,7 +68,9 @@ def _key() -> str:
 
 
 def _sources() -> Iterator[Path]:
-    yield from (CHECKOUT / name for name in ("Makefile", "README.md", "pyproject.toml"))
+    yield from (
+        CHECKOUT / name for name in ("Makefile", "README.md", "pyproject.toml", "tests/booted/layer.py")
+    )
     for folder in ("deploy", "docs", "libhive", "requirements", "services"):
         for path in (CHECKOUT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
 CACHE = CHECKOUT / ".cache" / "booted"
+CLAUDE = "/opt/claude-code/claude_agent_sdk/_bundled/claude"
+"""Where each container has the CLI that the set-up installed here, so that none has to copy it."""
 PACKAGES = (
     "bubblewrap",
     "ca-certificates",
@@ -46,7 +48,7 @@ def root() -> Path:
     """The root's directory; made first when it is not there. Nobody writes into it: each container has its own overlay."""
     found = CACHE / _key()
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
+    with (CACHE / "root.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not found.exists():
             _build(found)
