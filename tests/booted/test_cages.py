@@ -62,6 +62,7 @@ def in_checkout(container: Container, *command: str, seconds: float = 200) -> tu
 def test_what_holds_for_every_kind_of_cage(container: Container) -> None:
     files = [f"{CHECKOUT}/tests/cages/{name}" for name in OF_EVERY_KIND]
     options = ["-q", "-p", "no:cacheprovider", "-c", f"{CHECKOUT}/pyproject.toml", f"--rootdir={CHECKOUT}"]
+    options += ["-k", "not bomb"]  # what the broker does meanwhile is no matter of the kind
     code, said = in_checkout(container, "-m", "pytest", *options, *files)
     assert code == 0, said
     assert " passed" in said
