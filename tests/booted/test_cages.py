@@ -157,6 +157,18 @@ def test_a_cage_without_a_control_is_not_started_and_says_which(container: Conta
     assert states(container, "hive-cage@mallory.service") == ["inactive"]
 
 
+def test_a_root_that_was_built_takes_the_place_of_the_hosts(container: Container) -> None:
+    """Its links are not followed: they would lead into the host."""
+    tree = "/var/lib/hyperhive/roots/debian-0123456789abcdef/tree"
+    container.shell(
+        f"mkdir -p {tree}/usr {tree}/etc/ssl/certs && echo own >{tree}/etc/ssl/certs/own && "
+        f"ln -s /etc/passwd {tree}/etc/mime.types && cp -a /usr/bin /usr/lib* {tree}/usr/ && touch {tree}/usr/ours"
+    )
+    code, said = in_checkout(container, "-m", "tests.cages.start_one", "nspawn", tree)
+    container.run("rm", "-r", "/var/lib/hyperhive/roots")
+    assert (code, said) == (0, "/usr/ours own no-mime.types\n"), said
+
+
 # ---- whoever dies first
 
 
