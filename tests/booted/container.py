@@ -22,7 +22,8 @@ from tests.booted.root import CHECKOUT, CLAUDE, root
 T = TypeVar("T")
 
 BOOT_SECONDS_MAX = 60
-STOP_SECONDS_MAX = 20
+STOP_SECONDS_MAX = 60
+"""Its last step is sync(2), which waits for all that the host has still to write."""
 REBOOTED = 133
 """What nspawn with --keep-unit ends with when its container asked for a reboot."""
 PREPARE = """

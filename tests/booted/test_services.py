@@ -131,7 +131,7 @@ def test_a_backup_is_restored_to_whom_it_belonged(container: Container) -> None:
 
 
 def owners(container: Container) -> dict[str, str]:
-    script = "find /var/lib/hyperhive -maxdepth 3 -not -path '*before-restore*' -printf '%p %u:%g %m\\n'"
+    script = "find /var/lib/hyperhive -maxdepth 3 -not -path '*before-restore*' -not -path '*backups*' -printf '%p %u:%g %m\\n'"
     found = dict(line.split(" ", 1) for line in container.shell(script).splitlines())
     return {
         path: owner for path, owner in found.items() if path.endswith((".sqlite", "config", "agents", ".git"))
