@@ -23,7 +23,7 @@ import msgspec
 from libhive import logs, systemd, wire
 from libhive.backup.custodian import Custodian
 from libhive.clock import now_ms
-from libhive.doorway import Doorway, Serve
+from libhive.doorway import Doorway, Outbox, Serve
 from libhive.link import Server
 from libhive.messages.base import Event, Ping, Pong, Reply, Request
 from libhive.messages.broker import News
@@ -31,6 +31,7 @@ from libhive.messages.registry import REQUESTS
 from libhive.names import HIVE, OPERATOR, AgentName
 from libhive.paths import Paths, is_given, make_private
 from libhive.problems import AlreadyExists, BadRequest, InternalError, Problem
+from libhive.promise import Promise, Waited
 from libhive.release import package_version
 from libhive.tasks import Tasks
 
@@ -81,6 +82,7 @@ class Doors:
     def __init__(self, paths: Paths, service: str, serve: Serve) -> None:
         self._paths, self._service, self._serve = paths, service, serve
         self._doors: dict[AgentName, Doorway] = {}
+        self._outbox = Outbox()
         self.on_gone: Callable[[AgentName], None] | None = None
         """Called when an agent's last connection to its door is lost."""
 
@@ -89,7 +91,7 @@ class Doors:
         if agent in self._doors and self._doors[agent].uid == uid:
             return
         await self.close(agent)
-        door = Doorway(agent, uid, self._paths.door(agent, self._service), self._serve)
+        door = Doorway(agent, uid, self._paths.door(agent, self._service), self._serve, self._outbox)
         door.on_gone = self._gone
         await door.open()
         self._doors[agent] = door
@@ -97,6 +99,10 @@ class Doors:
     async def close(self, agent: AgentName) -> None:
         if door := self._doors.pop(agent, None):
             await door.close()
+
+    def flush(self) -> None:
+        """Writes what has been answered, now instead of in the next round of the loop."""
+        self._outbox.flush()
 
     def _gone(self, agent: AgentName) -> None:
         if self.on_gone:
@@ -210,10 +216,10 @@ class Daemon:
             details=self.details,
         )
 
-    def _serve_bus(self, frame: bytes, reply: Answer) -> asyncio.Future[Any] | None:
+    def _serve_bus(self, frame: bytes, reply: Answer) -> Waited | None:
         return self._serve(frame, self._bus, None, reply)
 
-    def _serve_door(self, agent: AgentName, frame: bytes, reply: Answer) -> asyncio.Future[Any] | None:
+    def _serve_door(self, agent: AgentName, frame: bytes, reply: Answer) -> Waited | None:
         if plain := self._reader.read(frame):
             id, request = plain
             return self._handle(
@@ -223,7 +229,7 @@ class Daemon:
 
     def _serve(
         self, frame: bytes, table: dict[str, Handler], agent: AgentName | None, reply: Answer
-    ) -> asyncio.Future[Any] | None:
+    ) -> Waited | None:
         try:
             envelope = wire.unpack_request(frame)
         except Problem as problem:
@@ -247,7 +253,7 @@ class Daemon:
             raise BadRequest("`actor` belongs to the bus, and only there", "who speaks is known by the door")
         return table[envelope.kind], wire.understand(envelope, REQUESTS[envelope.kind])
 
-    def _handle(self, asked: Asked, handler: Handler, request: Request[Any]) -> asyncio.Future[Any] | None:
+    def _handle(self, asked: Asked, handler: Handler, request: Request[Any]) -> Waited | None:
         try:
             outcome = handler(asked.call, request)
         except Exception as error:  # noqa: BLE001 - told apart in `_done`
@@ -256,11 +262,11 @@ class Daemon:
         if isinstance(outcome, Reply):
             self._done(asked, outcome)
             return None
-        future = asyncio.ensure_future(outcome)
+        future = outcome if isinstance(outcome, Promise) else asyncio.ensure_future(outcome)
         future.add_done_callback(partial(self._ended_later, asked))
         return future
 
-    def _ended_later(self, asked: Asked, future: asyncio.Future[Reply]) -> None:
+    def _ended_later(self, asked: Asked, future: Waited) -> None:
         if not future.cancelled():
             self._done(asked, future.exception() or future.result())
 

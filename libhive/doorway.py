@@ -23,6 +23,7 @@ from libhive.messages.base import Reply, Request
 from libhive.names import AgentName, new_id
 from libhive.paths import is_given
 from libhive.problems import BadFrame, Problem, Unavailable
+from libhive.promise import Waited
 
 R = TypeVar("R", bound=Reply)
 
@@ -46,7 +47,7 @@ NOTHING = (0, 0, 0.0)
 _LENGTH = struct.Struct(">I")
 _PEER = struct.Struct("3i")
 
-Serve = Callable[[AgentName, bytes, Callable[[bytes], None]], "asyncio.Future[Any] | None"]
+Serve = Callable[[AgentName, bytes, Callable[[bytes], None]], "Waited | None"]
 """Answers one frame of an agent by calling back with one frame, at once or later; never raises. What it returns is
 cancelled when the connection is lost before that."""
 
@@ -98,11 +99,33 @@ def may_enter(peer: int, uid: int) -> bool:
     return peer in (uid, 0, os.geteuid())
 
 
+class Outbox:
+    """The connections that have answers to write. What is answered in one go, by one commit say, goes out by one write to
+    each. Who was answered last is written to first: that is who got mail, and the sender's confirmation can wait for that
+    write, which wakes a process up."""
+
+    def __init__(self) -> None:
+        self._guests: list[_Guest] = []
+
+    def add(self, guest: _Guest) -> None:
+        if not self._guests:
+            guest.door.loop.call_soon(self.flush)
+        self._guests.append(guest)
+
+    def flush(self) -> None:
+        guests, self._guests = self._guests, []
+        for guest in reversed(guests):
+            guest.flush()
+
+
 class Doorway:
     """One agent's door to one service. Identity is the door: nothing in a frame can change whose it is."""
 
-    def __init__(self, agent: AgentName, uid: int, path: Path, serve: Serve) -> None:
+    def __init__(
+        self, agent: AgentName, uid: int, path: Path, serve: Serve, outbox: Outbox | None = None
+    ) -> None:
         self.agent, self.uid, self.path, self.serve = agent, uid, path, serve
+        self.outbox = outbox or Outbox()
         self.on_gone: Callable[[AgentName], None] | None = None
         """Called when the last connection is lost: nobody in that cage is listening."""
         self.connections: set[_Guest] = set()
@@ -174,7 +197,7 @@ class _Guest(asyncio.Protocol):
         self.door = door
         self.buffer = bytearray()
         self.replies: list[bytes] = []
-        self.in_flight: dict[asyncio.Future[Any], None] = {}
+        self.in_flight: dict[Waited, None] = {}
         self.transport: asyncio.Transport | None = None
         self.deadline: asyncio.TimerHandle | None = None
         self.open, self.greeted, self.reading, self.writable = False, False, True, True
@@ -265,7 +288,7 @@ class _Guest(asyncio.Protocol):
         """Whether there is room for what one more request may cost."""
         return self.open and self.writable and len(self.in_flight) < IN_FLIGHT_MAX
 
-    def _answered(self, future: asyncio.Future[Any]) -> None:
+    def _answered(self, future: Waited) -> None:
         self.in_flight.pop(future, None)
         if not self.reading:
             self._steer()
@@ -299,14 +322,13 @@ class _Guest(asyncio.Protocol):
     # ---- out
 
     def _reply(self, frame: bytes) -> None:
-        """What is answered in one go, by one commit say, goes out by one write."""
         if not self.open:
             return
         if not self.replies:
-            self.door.loop.call_soon(self._flush)
+            self.door.outbox.add(self)
         self.replies += (_LENGTH.pack(len(frame)), frame)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         replies, self.replies = self.replies, []
         if replies and self.transport and not self.transport.is_closing():
             self.transport.write(b"".join(replies))
@@ -315,7 +337,7 @@ class _Guest(asyncio.Protocol):
 
     def _refuse(self, problem: Problem) -> None:
         self._reply(wire.pack_problem("", problem))
-        self._flush()
+        self.flush()
         self.open = False
         if self.transport:
             self.transport.close()

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import zmq
 
@@ -22,6 +22,7 @@ from libhive.messages.registry import EVENTS
 from libhive.names import HIVE, new_id
 from libhive.paths import Paths, is_given
 from libhive.problems import BadFrame, Unavailable
+from libhive.promise import Waited
 
 R = TypeVar("R", bound=Reply)
 
@@ -31,7 +32,7 @@ EVENTS_QUEUED_MAX = 10_000
 _NOBLOCK = int(zmq.NOBLOCK)
 _POLLIN = int(zmq.POLLIN)
 
-Serve = Callable[[bytes, Callable[[bytes], None]], "asyncio.Future[Any] | None"]
+Serve = Callable[[bytes, Callable[[bytes], None]], "Waited | None"]
 """Answers one frame by calling back with one frame, at once or later; never raises."""
 
 
@@ -74,7 +75,7 @@ class Server:
 
     def __init__(self, requests: Path, events: Path, serve: Serve) -> None:
         self._serve = serve
-        self._in_flight: set[asyncio.Future[Any]] = set()
+        self._in_flight: set[Waited] = set()
         self._context = zmq.Context()
         self._router = _Watched(_bound(self._context, zmq.ROUTER, requests), self._on_request)
         self._publisher = _Watched(_bound(self._context, zmq.XPUB, events), self._on_subscription)

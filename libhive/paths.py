@@ -70,6 +70,11 @@ class Paths:
         return self.state / "config" / f"{agent}.git"
 
     @property
+    def roots(self) -> Path:
+        """What agents' cages have for their `/usr` when it is not the host's."""
+        return self.state / "roots"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 

@@ -28,6 +28,7 @@ from libhive import faults
 from libhive.integrity import recovery
 from libhive.paths import make_private
 from libhive.problems import Conflict, NoSpace
+from libhive.promise import Promise
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -36,6 +37,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 SQLITE_VERSION_MIN = (3, 51, 3)
 """Older ones can corrupt a WAL that is reset while another connection checkpoints."""
 WAL_AUTOCHECKPOINT_PAGES = 4000
+CACHE_KIB = 8 * 1024
+"""Of each connection, filled by what it touches; SQLite's own 2 MB make it read its log again while there is traffic."""
 LAZY_SECONDS = 0.005
 GATHER_SECONDS = 0.000_2
 """A commit waits so long at the most for as many to join as the last one had: it takes several times that."""
@@ -57,7 +60,7 @@ CREATE TABLE answers (
 
 
 Outcome = tuple[Any, Exception | None]
-Piece = tuple[Callable[[Connection], Any], Callable[[Any], Any] | None, asyncio.Future[Any]]
+Piece = tuple[Callable[[Connection], Any], Callable[[Any], Any] | None, Promise[Any]]
 """What to do in the transaction, what to make of its result after the commit, and who waits for that."""
 
 
@@ -70,6 +73,7 @@ class Database:
         self._writer = engine.connect()
         self._reader = engine.connect()
         self._driver = driver(self._writer)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: list[Piece] = []
         self._due: asyncio.Handle | None = None
         self._hurried = False
@@ -95,25 +99,28 @@ class Database:
         return database
 
     @overload
-    def write(self, work: Callable[[Connection], T], *, lazy: bool = False) -> asyncio.Future[T]: ...
+    def write(self, work: Callable[[Connection], T], *, lazy: bool = False) -> Promise[T]: ...
     @overload
     def write(
         self, work: Callable[[Connection], T], then: Callable[[T], U], *, lazy: bool = False
-    ) -> asyncio.Future[U]: ...
+    ) -> Promise[U]: ...
     def write(
         self,
         work: Callable[[Connection], Any],
         then: Callable[[Any], Any] | None = None,
         *,
         lazy: bool = False,
-    ) -> asyncio.Future[Any]:
+    ) -> Promise[Any]:
         """Runs `work` in the next transaction; once that is on stable storage `then` gets its result, and the future what
         `then` makes of it.
 
         What `work` raises rolls back what it alone did, and is raised by the future.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        if (loop := self._loop) is None:
+            loop = self._loop = (
+                asyncio.get_running_loop()
+            )  # each time it is asked for, it asks the kernel who we are
+        future: Promise[Any] = Promise()
         if self._broken is not None:
             future.set_exception(self._broken)
             return future
@@ -152,7 +159,8 @@ class Database:
     def _gather(self) -> None:
         """Under load whoever was answered by the last commit is about to ask again: a short wait makes one commit of
         two. Who is alone waits for nobody."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        assert loop is not None
         if self._eager < self._lately and loop.time() < self._gathering_until:
             self._due = loop.call_soon(self._gather)  # timers have milliseconds
         else:
@@ -232,7 +240,7 @@ class Database:
 
 
 def _settle(
-    future: asyncio.Future[Any], then: Callable[[Any], Any] | None, result: Any, problem: Exception | None
+    future: Promise[Any], then: Callable[[Any], Any] | None, result: Any, problem: Exception | None
 ) -> None:
     """`then` runs even when nobody waits any more: what it tells of has happened."""
     if problem is None and then is not None:
@@ -301,6 +309,7 @@ def _engine(path: Path) -> Engine:
             "synchronous = FULL",
             "foreign_keys = ON",
             f"wal_autocheckpoint = {WAL_AUTOCHECKPOINT_PAGES}",
+            f"cache_size = -{CACHE_KIB}",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
 

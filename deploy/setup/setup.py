@@ -35,9 +35,11 @@ TICK_SECONDS = 1.0
 TEST_PROGRAMS = {
     "chromium": "chromium",
     "mmdebstrap": "mmdebstrap",
+    "nix-bin": "nix-build",
     "strace": "strace",
     "systemd": "systemd-analyze",
     "systemd-container": "systemd-nspawn",
+    "uidmap": "newuidmap",
 }
 """Debian packages by a program of theirs."""
 CHANGED = "what it was set up from has changed"

@@ -53,5 +53,5 @@ def become_init(program: list[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    take_filter(FILTER.read_bytes())
+    take_filter(FILTER.read_bytes() if FILTER.exists() else b"")
     become_init(sys.argv[1:])

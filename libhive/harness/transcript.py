@@ -6,7 +6,6 @@ of a turn and its acknowledgement settles that debt when it is back, and the mod
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from sqlalchemy.exc import DatabaseError
 
 from libhive.clock import Clock, now_ms
 from libhive.messages.broker import Send
+from libhive.promise import Promise
 from libhive.sqlite import Database
 
 log = logging.getLogger("hive.harness")
@@ -115,11 +115,11 @@ class Transcript:
     def close(self) -> None:
         self._database.close()
 
-    def append(self, turn: str, kind: str, body: bytes) -> asyncio.Future[Entry]:
+    def append(self, turn: str, kind: str, body: bytes) -> Promise[Entry]:
         """Done once it is on stable storage, and only then may it be shown."""
         return self._database.write(lambda connection: self._add(connection, turn, kind, body))
 
-    def end_turn(self, end: TurnEnd, body: bytes) -> asyncio.Future[Entry]:
+    def end_turn(self, end: TurnEnd, body: bytes) -> Promise[Entry]:
         """The `result` event, the turn's row, what it settles, and the reply it owes: all or nothing."""
 
         def work(connection: Connection) -> Entry:
@@ -150,7 +150,7 @@ class Transcript:
         """Which of these a turn has already taken to its end."""
         return {mail for mail in mails if self._one("SELECT 1 FROM settled WHERE mail = ?", mail)}
 
-    def owe_again(self, mails: Sequence[str]) -> asyncio.Future[None]:
+    def owe_again(self, mails: Sequence[str]) -> Promise[None]:
         """The broker offers what was settled: its acknowledgement got lost."""
         return self._each("UPDATE settled SET acked = 0 WHERE mail = ?", [(mail,) for mail in mails])
 
@@ -158,17 +158,17 @@ class Transcript:
         rows = self._rows("SELECT mail FROM settled WHERE acked = 0 ORDER BY at_ms LIMIT ?", limit)
         return [row[0] for row in rows]
 
-    def acked(self, mails: Sequence[str]) -> asyncio.Future[None]:
+    def acked(self, mails: Sequence[str]) -> Promise[None]:
         return self._each("UPDATE settled SET acked = 1 WHERE mail = ?", [(mail,) for mail in mails])
 
     def owed_replies(self) -> list[tuple[str, Send]]:
         rows = self._rows("SELECT id, body FROM replies ORDER BY at_ms")
         return [(row[0], msgspec.json.decode(row[1], type=Send)) for row in rows]
 
-    def replied(self, id: str) -> asyncio.Future[None]:
+    def replied(self, id: str) -> Promise[None]:
         return self._each("DELETE FROM replies WHERE id = ?", [(id,)])
 
-    def note_written(self, mail: str, recipients: Sequence[str]) -> asyncio.Future[None]:
+    def note_written(self, mail: str, recipients: Sequence[str]) -> Promise[None]:
         """A turn that began with this mail has sent to these; a repeated turn knows it."""
         return self._each(
             "INSERT OR IGNORE INTO written_to VALUES (?,?)", [(mail, name) for name in recipients]
@@ -202,7 +202,7 @@ class Transcript:
         )
         return [(row[0], row[1]) for row in rows][::-1]
 
-    def prune(self, events_kept_max: int) -> asyncio.Future[None]:
+    def prune(self, events_kept_max: int) -> Promise[None]:
         return self._each("DELETE FROM events WHERE seq <= ?", [(self.newest() - events_kept_max,)])
 
     def _add(self, connection: Connection, turn: str, kind: str, body: bytes) -> Entry:
@@ -226,7 +226,7 @@ class Transcript:
         rows = self._rows(sql, *values)
         return rows[0] if rows else None
 
-    def _each(self, sql: str, values: Sequence[tuple[Any, ...]]) -> asyncio.Future[None]:
+    def _each(self, sql: str, values: Sequence[tuple[Any, ...]]) -> Promise[None]:
         def work(connection: Connection) -> None:
             for row in values:
                 connection.exec_driver_sql(sql, row)

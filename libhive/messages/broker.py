@@ -135,7 +135,8 @@ class Peer(Reply, frozen=True, kw_only=True):
 
 
 class Sent(Reply, frozen=True, kw_only=True):
-    """Durable. `id` is the command's own, and the message's; one receipt exists per recipient."""
+    """Durable. `id` is the command's own, and the message's; one receipt exists per recipient, and
+    their copies have at most 8,000,000 characters together."""
 
     id: str
     recipients: list[str]

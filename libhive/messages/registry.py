@@ -61,7 +61,9 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         lifecycle.Destroy,
         lifecycle.Exec,
         lifecycle.Logs,
+        lifecycle.Prepare,
         lifecycle.Restart,
+        lifecycle.Roots,
         lifecycle.Start,
         lifecycle.Stop,
         lifecycle.StopAll,
@@ -83,6 +85,7 @@ EVENTS: dict[str, type[Event]] = {
         gateway.GatewayChanged,
         gateway.RequestServed,
         lifecycle.AgentChanged,
+        lifecycle.RootChanged,
         updater.DeployChanged,
     )
 }

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from libhive.messages.broker import Mail, Received
+from libhive.promise import Promise
 
 READY_MAX = 256
 """Messages of one mailbox that are ready in memory; what is beyond stays in the store until there is room."""
@@ -25,7 +26,7 @@ READY_BYTES_MAX = 1 << 20
 ALL_READY_BYTES_MAX = 32 << 20
 IN_HAND_MAX = 1_024
 """Unacknowledged mail that a lease may have; it gets more when it has acknowledged some."""
-UNWRITTEN_MS = 5
+UNWRITTEN_MS = 25
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +35,7 @@ class Waiter:
 
     lease: str
     limit: int
-    future: asyncio.Future[Received]
+    future: Promise[Received]
     make: Callable[[list[Mail]], Received]
     timer: asyncio.TimerHandle | None = None
 

@@ -135,3 +135,5 @@ class Core:
         changed, self._changed_boxes = self._changed_boxes, {}
         for name in changed:
             self.hand_out(name)
+        if self.daemon:
+            self.daemon.doors.flush()

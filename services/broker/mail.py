@@ -22,6 +22,7 @@ QUESTION_COLUMNS = (
     " answer, answered_by, answered_ms"
 )
 
+ACKED = "state = 'acked', acked_ms = ?1, seen_ms = iif(seen_ms, seen_ms, ?1)"
 OPEN = "state IN ('stored', 'offered', 'seen')"
 OPEN_MAIL = "mail INDEXED BY mail_open"
 """By name: without statistics the planner may walk all that a mailbox ever got to find what is open in it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from asyncio import Future
 from collections.abc import Sequence
 
 from sqlalchemy import Connection
@@ -13,6 +12,7 @@ from libhive.messages import broker as say
 from libhive.messages.base import Done
 from libhive.names import agent_name
 from libhive.problems import NotFound
+from libhive.promise import Promise
 from libhive.sqlite import driver, rows
 from services.broker import rules
 from services.broker.core import Core
@@ -140,7 +140,7 @@ class Mailboxes:
 
     # ---- the rest is how it is done
 
-    def _run(self, query: str, values: Sequence[object]) -> Future[None]:
+    def _run(self, query: str, values: Sequence[object]) -> Promise[None]:
         def work(c: Connection) -> None:
             driver(c).execute(query, values)
 

@@ -20,6 +20,7 @@ from libhive.sqlite import driver, rows
 from services.broker.boxes import READY_MAX, Boxes, Offer, Ready
 from services.broker.budgets import Budgets, Pause
 from services.broker.mail import (
+    ACKED,
     MAIL_COLUMNS,
     OPEN,
     OPEN_MAIL,
@@ -219,23 +220,18 @@ class Mailroom:
         in_hand = self.boxes.of(agent).in_hand
         known = [(id, in_hand[id]) for id in ids if id in in_hand]
         driver(c).executemany(
-            "UPDATE mail SET state = 'acked', acked_ms = ?1, seen_ms = CASE WHEN seen_ms = 0 THEN ?1 ELSE seen_ms END,"
-            " attempts = ?2, lease = ?3, offered_ms = ?4 WHERE seq = ?5 AND state IN ('stored', 'offered', 'seen')",
+            f"UPDATE mail SET {ACKED}, attempts = ?2, lease = ?3, offered_ms = ?4 WHERE seq = ?5 AND {OPEN}",
             [(now, offer.attempts, lease, offer.offered_ms, offer.seq) for _, offer in known],
         )
         query = (  # handed out before the broker's start; perhaps too shortly before for it to be written
-            "UPDATE mail SET state = 'acked', acked_ms = ?1, seen_ms = CASE WHEN seen_ms = 0 THEN ?1 ELSE seen_ms END,"
-            f" attempts = max(attempts, 1) WHERE id = ?2 AND recipient = ?3 AND {OPEN}"
+            f"UPDATE mail SET {ACKED}, attempts = max(attempts, 1) WHERE id = ?2 AND recipient = ?3 AND {OPEN}"
         )
         older = _advance(c, query, (now,), agent, [id for id in ids if id not in in_hand])
         return [id for id, _ in known] + [receipt.id for receipt in older]
 
     def ack_inbox(self, c: Connection, ids: Sequence[str], now: int) -> list[Receipt]:
-        query = (
-            "UPDATE mail SET state = 'acked', acked_ms = ?, seen_ms = CASE WHEN seen_ms = 0 THEN ? ELSE seen_ms END,"
-            f" attempts = 1 WHERE id = ? AND recipient = ? AND {OPEN}"
-        )
-        return _advance(c, query, (now, now), OPERATOR, ids)
+        query = f"UPDATE mail SET {ACKED}, attempts = 1 WHERE id = ?2 AND recipient = ?3 AND {OPEN}"
+        return _advance(c, query, (now,), OPERATOR, ids)
 
     def retry(self, c: Connection, id: str, recipient: str) -> list[Receipt]:
         """Raises NotFound, or Conflict when it is not dead. Repeating it changes nothing more."""

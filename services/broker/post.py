@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -14,6 +13,8 @@ from libhive.messages import broker as say
 from libhive.messages.base import Done
 from libhive.names import HIVE, OPERATOR, new_id
 from libhive.problems import NoSpace, NotAllowed, NotFound
+from libhive.promise import Promise
+from services.broker import rules
 from services.broker.boxes import UNWRITTEN_MS, Waiter
 from services.broker.core import Core
 from services.broker.mail import Draft
@@ -44,11 +45,13 @@ class Post:
 
     # ---- sending
 
-    def on_send(self, call: Call, m: say.Send) -> Future[say.Sent]:
+    def on_send(self, call: Call, m: say.Send) -> Promise[say.Sent]:
+        recipients = self.mailboxes.recipients(call.caller, m.to)
+        rules.check_copies(recipients, m.body)
         draft = Draft(
             id=call.id,
             sender=call.caller,
-            recipients=self.mailboxes.recipients(call.caller, m.to),
+            recipients=recipients,
             kind="message",
             body=m.body,
             in_reply_to=m.in_reply_to,
@@ -56,13 +59,13 @@ class Post:
         now = self.core.clock()
         return self.database.write(lambda c: self.mailroom.add(c, draft, now), self._sent)
 
-    def on_news(self, call: Call, m: say.News) -> Future[Done]:
+    def on_news(self, call: Call, m: say.News) -> Promise[Done]:
         if call.caller != HIVE:
             raise NotAllowed("news comes from the hive itself", "send a message instead")
         (to,) = self.mailboxes.recipients(HIVE, [m.to])
         return self.news(to, m.what, m.body, m.details, call.id)
 
-    def news(self, to: str, what: str, body: str, details: Mapping[str, str], id: str = "") -> Future[Done]:
+    def news(self, to: str, what: str, body: str, details: Mapping[str, str], id: str = "") -> Promise[Done]:
         draft = Draft(
             id=id or new_id(),
             sender=HIVE,
@@ -84,7 +87,7 @@ class Post:
 
     # ---- receiving
 
-    def on_hello(self, call: Call, m: say.Hello) -> Future[say.Welcome]:
+    def on_hello(self, call: Call, m: say.Hello) -> Promise[say.Welcome]:
         name, now = call.caller, self.core.clock()
 
         def then(taken: tuple[str, list[say.Receipt]]) -> say.Welcome:
@@ -103,11 +106,11 @@ class Post:
             lambda c: self.mailroom.take_lease(c, name, m.resume, attempts_max, now), then
         )
 
-    def on_recv(self, call: Call, m: say.Recv) -> Future[say.Received]:
+    def on_recv(self, call: Call, m: say.Recv) -> Promise[say.Received]:
         self.mailboxes.check_lease(call.caller, m.lease)
         loop = asyncio.get_running_loop()
         name, box = call.caller, self.core.boxes.of(call.caller)
-        waiter = Waiter(m.lease, m.limit, loop.create_future(), partial(self._received, name))
+        waiter = Waiter(m.lease, m.limit, Promise(), partial(self._received, name))
         box.waiters.append(waiter)
         self.core.look(name)
         if not waiter.future.done():
@@ -118,7 +121,7 @@ class Post:
                 waiter.give([])
         return waiter.future
 
-    def on_seen(self, call: Call, m: say.Seen) -> Future[Done]:
+    def on_seen(self, call: Call, m: say.Seen) -> Promise[Done]:
         now = self.core.clock()
 
         def work(c: Connection) -> list[say.Receipt]:
@@ -130,7 +133,7 @@ class Post:
 
         return self.database.write(work, then, lazy=True)
 
-    def on_ack(self, call: Call, m: say.Ack) -> Future[Done]:
+    def on_ack(self, call: Call, m: say.Ack) -> Promise[Done]:
         now = self.core.clock()
 
         def then(ids: list[str]) -> Done:
@@ -182,7 +185,7 @@ class Post:
         elif boxes.unwritten():
             self._write_offers_in(UNWRITTEN_MS / 1000)
 
-    def _wrote_offers(self, future: Future[None]) -> None:
+    def _wrote_offers(self, future: Promise[None]) -> None:
         """A full disk is tried again later. Anything else ends the process, as it would in a handler."""
         error = None if future.cancelled() else future.exception()
         if error is not None and not isinstance(error, NoSpace):
@@ -209,10 +212,10 @@ class Post:
             self.core.read(lambda c: self.mailroom.history(c, m.agent, m.before, m.limit))
         )
 
-    def on_retry_mail(self, call: Call, m: say.RetryMail) -> Future[Done]:
+    def on_retry_mail(self, call: Call, m: say.RetryMail) -> Promise[Done]:
         return self.database.write(lambda c: self.mailroom.retry(c, m.id, m.recipient), self._returned)
 
-    def on_drop_mail(self, call: Call, m: say.DropMail) -> Future[Done]:
+    def on_drop_mail(self, call: Call, m: say.DropMail) -> Promise[Done]:
         now = self.core.clock()
         return self.database.write(
             lambda c: self.mailroom.drop(c, m.id, m.recipient, m.reason, now), self._returned
@@ -231,7 +234,7 @@ class Post:
         look = self.mailroom.newest if m.all else self.mailroom.unacked
         return self.core.listed(self.core.read(lambda c: look(c, OPERATOR, m.limit)))
 
-    def on_ack_inbox(self, call: Call, m: say.AckInbox) -> Future[Done]:
+    def on_ack_inbox(self, call: Call, m: say.AckInbox) -> Promise[Done]:
         now = self.core.clock()
         return self.database.write(lambda c: self.mailroom.ack_inbox(c, m.ids, now), self._changed)
 

@@ -5,7 +5,6 @@ The first accepted answer, or the deadline, closes a question; that and the mail
 
 from __future__ import annotations
 
-from asyncio import Future
 from collections.abc import Sequence
 
 import msgspec
@@ -17,11 +16,13 @@ from libhive.messages.base import Done
 from libhive.messages.broker import Question, Receipt
 from libhive.names import HIVE, OPERATOR, new_id
 from libhive.problems import NotFound, TooMany
+from libhive.promise import Promise
 from libhive.sqlite import driver, rows
 from services.broker import rules
 from services.broker.budgets import CONTINUE
 from services.broker.core import Core
 from services.broker.mail import (
+    ACKED,
     OPEN,
     QUESTION_COLUMNS,
     RECEIPT_COLUMNS,
@@ -52,7 +53,7 @@ class Questions:
 
     # ---- handlers
 
-    def on_ask(self, call: Call, m: say.Ask) -> Future[say.Asked]:
+    def on_ask(self, call: Call, m: say.Ask) -> Promise[say.Asked]:
         rules.check_default(m.default, m.choices)
         now = self.core.clock()
         question = Question(
@@ -68,7 +69,7 @@ class Questions:
         )
         return self.database.write(lambda c: self._ask(c, question), self._asked)
 
-    def on_answer(self, call: Call, m: say.Answer) -> Future[Done]:
+    def on_answer(self, call: Call, m: say.Answer) -> Promise[Done]:
         now = self.core.clock()
         return self.database.write(lambda c: self._answer(c, call, m, now), self._closed)
 
@@ -96,7 +97,7 @@ class Questions:
         for question in self.core.read(lambda c: _questions(c, where, (now,))):
             await self._expire(question, now)
 
-    def _expire(self, question: Question, now: int) -> Future[None]:
+    def _expire(self, question: Question, now: int) -> Promise[None]:
         def work(c: Connection) -> Closed | None:
             if _question(c, question.id).state != "open":
                 return None
@@ -217,11 +218,8 @@ def _settle(c: Connection, draft: Draft, state: say.QuestionState, now: int) -> 
         "UPDATE questions SET state = ?, answer = ?, answered_by = ?, answered_ms = ?, answer_id = ? WHERE id = ?",
         (state, draft.body, draft.sender, now, draft.id, draft.question),
     )
-    query = (
-        f"UPDATE mail SET state = 'acked', acked_ms = ?, seen_ms = ? WHERE id = ? AND recipient = ? AND {OPEN}"
-        f" RETURNING {RECEIPT_COLUMNS}"
-    )
-    return [receipt_from(row) for row in rows(c, query, (now, now, draft.question, OPERATOR))]
+    query = f"UPDATE mail SET {ACKED} WHERE id = ?2 AND recipient = ?3 AND {OPEN} RETURNING {RECEIPT_COLUMNS}"
+    return [receipt_from(row) for row in rows(c, query, (now, draft.question, OPERATOR))]
 
 
 def _questions(c: Connection, rest: str, values: Sequence[object]) -> list[Question]:

@@ -8,12 +8,14 @@ from typing import Final, TypeVar
 
 from libhive.messages.broker import Mailbox, Question, Remind
 from libhive.names import HIVE, OPERATOR
-from libhive.problems import BadRequest, Conflict, NotAllowed, NotFound, UnknownRecipient
+from libhive.problems import BadRequest, Conflict, NotAllowed, NotFound, TooMany, UnknownRecipient
 
 T = TypeVar("T")
 
 ITEM_BYTES: Final = 4_096
 """What an item of a list has beside its text, at the most that matters."""
+COPIED_CHARACTERS_MAX: Final = 8_000_000
+"""Of one message, over all its recipients: about a tenth of a second of everybody's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,15 @@ def recipients(sender: str, to: Sequence[str], directory: Mapping[str, Entry], m
     if not found:
         raise UnknownRecipient("there is nobody to send this to")
     return list(found)
+
+
+def check_copies(recipients: Sequence[str], body: str) -> None:
+    """All copies of a message are one commit, and everybody else waits for it. Raises TooMany."""
+    if len(recipients) * len(body) > COPIED_CHARACTERS_MAX:
+        raise TooMany(
+            f"{len(body):,} characters to {len(recipients)} recipients are too much at once",
+            f"all copies together have at most {COPIED_CHARACTERS_MAX:,}: send less, or to fewer",
+        )
 
 
 def recipient(sender: str, to: str, directory: Mapping[str, Entry], manager: str) -> str:

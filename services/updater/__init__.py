@@ -3,7 +3,8 @@ back.
 
 Owns `<state>/updater/updater.sqlite`, the journal of deploys. It answers on the bus (`Rebuild`, `Deploys`),
 has no door, and calls approvals (what is approved; what has become of it), the broker (hold an agent's mail;
-is it between two turns; is its harness well) and lifecycle (run this).
+is it between two turns; is its harness well) and lifecycle (build what it needs, while it goes on working;
+run this).
 
     approved -> resolved -> built -> drained -> switched -> healthy -> recorded | failed
 
@@ -11,6 +12,5 @@ Each step may be done twice without harm: its commands carry ids made from the d
 be known after a kill is in the journal before it is acted upon, so a deploy goes on from where it was.
 
     service.py    the verbs, and where deploys come from       journey.py    one deploy, step by step
-    rules.py      is it quiet, is it well, what to go back to  builders/     is all there that the cage needs
-    store.py      the journal
+    rules.py      is it quiet, is it well, what to go back to  store.py      the journal
 """

@@ -14,7 +14,6 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -110,7 +109,8 @@ class Hutch:
         """Whatever there still is of any cage."""
         if self.cages.kind != "nspawn":
             return marked(self.paths)
-        show = ["systemctl", "list-units", "--all", "--plain", "--no-legend"]
+        show = ["systemctl", "list-units", "--plain", "--no-legend"]
+        show += ["--state=active,activating,deactivating,failed"]
         show += ["hive-cage@iris.service", "hive-cage@mallory.service"]
         return subprocess.run(show, capture_output=True, text=True, check=True).stdout
 
@@ -148,13 +148,14 @@ async def hutch(kind: str, short_paths: Paths, request: pytest.FixtureRequest) -
     made = Hutch(kind, short_paths)
     made.cages.check()
     yield made
-    if kind == "nspawn" and request.node.originalname == LOOKS:
+    if isinstance(made.cages, Nspawn) and request.node.originalname == LOOKS:
+        made.cages.units.close()
         return
-    if kind == "nspawn":
+    if isinstance(made.cages, Nspawn):
         for name in ("iris", "mallory"):
             if cage := await made.cages.adopt(agent_name(name)):
                 await made.cages.kill(cage)
-        cast("Nspawn", made.cages).units.close()
+        made.cages.units.close()
     else:
         await sweep(short_paths)
     assert not made.processes()

@@ -109,7 +109,10 @@ class Nspawn:
         known = await self.units.properties(unit)
         keeper = kernel.Process.open(known["MainPID"]) if known["MainPID"] else None
         if keeper is None or known["ActiveState"] != "active":
-            raise Conflict(f"the cage did not start: {self._why(plan.name) or 'it said nothing'}")
+            why = (
+                self._why(plan.name) or f"systemd says `{known['Result']}`, status {known['ExecMainStatus']}"
+            )
+            raise Conflict(f"the cage did not start: {why}", f"journalctl -u {unit}")
         record = Record(
             kind=self.kind,
             name=plan.name,
@@ -260,7 +263,7 @@ def plan_file(plan: Plan, filter: bytes) -> dict[str, Any]:
         "name": plan.name,
         "generation": plan.generation,
         "uid_base": plan.uid - AGENT_UID,
-        "root": "",
+        "root": _root_key(plan),
         "claude": plan.claude is not None,
         "environment": environment(plan, Inside()),
         "program": list(plan.program),
@@ -268,6 +271,12 @@ def plan_file(plan: Plan, filter: bytes) -> dict[str, Any]:
         "files": directories.ETC
         | {"hive/spec.json": msgspec.json.format(msgspec.json.encode(plan.spec)).decode()},
     }
+
+
+def _root_key(plan: Plan) -> str:
+    """The name of the directory that the builder has made it in: <state>/roots/<key>/tree."""
+    tree = plan.nix.parent if plan.nix else plan.root
+    return tree.parent.name if tree else ""
 
 
 def properties(wanted: Limits) -> dict[str, int]:

@@ -23,7 +23,7 @@ from tests.lifecycle.cages.test_bubblewrap import GOLDEN, PLAN
 SYSTEMD = Path(__file__).parents[3] / "deploy/systemd"
 SCRIPT, UNIT = SYSTEMD / "hive-cage", SYSTEMD / "hive-cage@.service"
 EXPOSURE_MAX = 4.4
-"""Argued for in docs/security.md. Of systemd's own systemd-nspawn@.service it is 9.4."""
+"""Argued for in docs/security.md. Of systemd's own systemd-nspawn@.service it is 9.5."""
 NSPAWN = dataclasses.replace(PLAN, uid=590_824)
 
 
@@ -52,8 +52,8 @@ def test_what_lifecycle_writes_is_what_it_reads(script: types.ModuleType) -> Non
 
 def test_the_command_line(script: types.ModuleType) -> None:
     setting = {
-        "run": "/run/hyperhive", "state": "/var/lib/hyperhive", "prefix": "/opt/hyperhive/venv",
-        "claude": "/opt/hyperhive/libexec/claude", "etc": ["alternatives", "ssl/certs"],
+        "prefix": "/opt/hyperhive/venv",
+        "claude": "/opt/hyperhive/libexec/claude", "etc": {"ssl/certs": "/etc/ssl/certs"}, "own": {},
     }  # fmt: skip
     argv = script.command("iris", script.check(plan(), "iris"), "/run/hive-cage/iris", setting)
     golden = GOLDEN / "nspawn.txt"
@@ -63,9 +63,22 @@ def test_the_command_line(script: types.ModuleType) -> None:
     assert not any("COLOUR" in word for word in argv)  # the agent's own variables are not for the harness
 
 
+def test_an_agents_own_root_takes_the_place_of_the_hosts(script: types.ModuleType) -> None:
+    made = Path("/var/lib/hyperhive/roots/debian-0123456789abcdef/tree")
+    own = plan_file(dataclasses.replace(NSPAWN, root=made), b"")
+    assert script.check(own, "iris")["root"] == "debian-0123456789abcdef"
+    setting = {"prefix": "/p", "claude": "/c", "etc": {"ssl/certs": "/run/e"}, "own": {"usr": "/run/u"}}
+    argv = script.command("iris", own, "/run/hive-cage/iris", setting)
+    assert {"--bind-ro=/run/u:/usr", "--bind-ro=/run/e:/etc/ssl/certs"} <= set(argv)
+    own = plan_file(dataclasses.replace(NSPAWN, nix=made.parents[1] / "nix-0123456789abcdef/tree/nix"), b"")
+    assert script.check(own, "iris")["root"] == "nix-0123456789abcdef"
+    argv = script.command("iris", own, "/x", setting | {"own": {"nix": "/run/n"}})
+    assert {"--bind-ro=/usr:/usr", "--bind-ro=/run/n:/nix"} <= set(argv)
+
+
 def test_the_managers_machine_has_its_own_name(script: types.ModuleType) -> None:
     own = plan() | {"name": "hm1nd"}
-    setting = {"run": "/r", "state": "/s", "prefix": "/p", "claude": "/c", "etc": []}
+    setting = {"own": {}, "prefix": "/p", "claude": "/c", "etc": {}}
     argv = script.command("hm1nd", script.check(own, "hm1nd"), "/run/hive-cage/hm1nd", setting)
     assert "--machine=hm1nd" in argv
 
@@ -92,9 +105,9 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "a range that is true": {"uid_base": True},
     "a root that is a path": {"root": "/"},
     "a root that leads out": {"root": "../../etc"},
-    "a root of another length": {"root": "a" * 63},
-    "a root with a newline": {"root": "a" * 64 + "\n"},
-    "a root that is a list": {"root": ["a" * 64]},
+    "a root of another length": {"root": "debian-" + "a" * 65},
+    "a root with a newline": {"root": "debian-" + "a" * 64 + "\n"},
+    "a root that is a list": {"root": ["debian-" + "a" * 64]},
     "a CLI that is a path": {"claude": "/bin/sh"},
     "generation zero": {"generation": 0},
     "a program that is one text": {"program": "-c"},
