@@ -75,6 +75,11 @@ class Paths:
         return self.state / "roots"
 
     @property
+    def builds(self) -> Path:
+        """What roots are wanted, for the builder of an installation to read."""
+        return self.state / "builds"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 

@@ -13,17 +13,18 @@ from deploy.setup import setup
 
 TARGET = "hyperhive.target"
 UNITS = tuple(f"hive-{name}.service" for name in SERVICES)
-CAGES = "hive-cage@*.service"
-SLICES = ("hive-cages.slice", "hive-services.slice", "hive.slice")
+CAGES, BUILDS = "hive-cage@*.service", "hive-build@*.service"
+SLICES = ("hive-builds.slice", "hive-cages.slice", "hive-services.slice", "hive.slice")
 USERS = tuple(f"hive-{name}" for name in (*SERVICES, "builder"))
 GROUPS = ("hive", "hive-admin")
+BUILDER = "hive-builder"
+IDS = range(524_288, 524_288 + 65_536)
 UP_SECONDS_MAX = 60
 PROGRAMS = {
     "dbus": "dbus-daemon",
     "mmdebstrap": "mmdebstrap",
     "polkitd": "pkaction",
     "systemd-container": "systemd-nspawn",
-    "uidmap": "newuidmap",
 }
 """Debian packages by a program of theirs."""
 
@@ -43,7 +44,17 @@ def packages() -> list[str]:
 
 def make_users_and_directories() -> None:
     setup.run(["systemd-sysusers", "/etc/sysusers.d/hyperhive.conf"])
+    give_users(BUILDER, Path("/etc"))
     setup.run(["systemd-tmpfiles", "--create", "/etc/tmpfiles.d/hyperhive.conf"])
+
+
+def give_users(user: str, etc: Path) -> None:
+    """The ids that whatever is built here runs as: those of the agent with the number 0, who is none."""
+    for kind in ("uid", "gid"):
+        table = etc / f"sub{kind}"
+        lines = table.read_text().splitlines() if table.is_file() else []
+        if not any(line.startswith(f"{user}:") for line in lines):
+            setup.run(["usermod", f"--add-sub{kind}s", f"{IDS[0]}-{IDS[-1]}", user])
 
 
 def start(*, anew: bool) -> None:
@@ -60,7 +71,7 @@ def stop() -> None:
     """Services first: lifecycle would start its cages again."""
     _quietly("systemctl", "disable", "--quiet", TARGET, *UNITS)
     _quietly("systemctl", "stop", TARGET, *UNITS)
-    _quietly("systemctl", "stop", CAGES)
+    _quietly("systemctl", "stop", CAGES, BUILDS)
     _quietly("systemctl", "stop", *SLICES)
 
 

@@ -26,8 +26,16 @@ HIVE = "hive"
 USERS = tuple(f"hive-{name}" for name in sorted((*SERVICES, "builder")))
 UNITS = tuple(f"hive-{name}.service" for name in SERVICES)
 ASKED = ("LoadState", "UnitFileState", "ActiveState", "NeedDaemonReload")
-PROGRAMS = {"systemd-nspawn": "systemd-container", "machinectl": "systemd-container", "pkaction": "polkitd"}
-"""What cages need, and the Debian package that has it."""
+PROGRAMS = {
+    "machinectl": "systemd-container",
+    "mmdebstrap": "mmdebstrap",
+    "pkaction": "polkitd",
+    "systemd-nspawn": "systemd-container",
+}
+"""What cages and builds of roots need, and the Debian package that has it."""
+BUILDER = "hive-builder"
+IDS, IDS_FIRST = 65_535, 524_288
+"""How many users what is built has, and the first that the installation gives."""
 CONTROLLERS = ("cpu", "memory", "pids")
 IDMAPPED = ("bcachefs", "btrfs", "erofs", "exfat", "ext4", "f2fs", "tmpfs", "vfat", "xfs", "zfs")
 """File systems whose files a cage can be given under other owners."""
@@ -45,7 +53,8 @@ def findings(paths: Paths) -> list[Finding]:
         *states(paths),
         *units(),
         programs(),
-        polkit(),
+        *polkit(),
+        subordinate_ids(Path("/etc")),
         user_namespaces(Path("/proc/sys")),
         idmapped_mounts(paths.state, Path("/proc")),
         controllers(Path("/sys/fs/cgroup")),
@@ -166,21 +175,54 @@ def programs() -> Finding:
     return Finding(check="programs", ok=True, detail=said.splitlines()[0] if said else "all there")
 
 
-def polkit() -> Finding:
+def polkit() -> Iterator[Finding]:
     """Whether lifecycle may do what it has to, as polkit itself decides; only root may ask that about another."""
     _, said = run(["systemctl", "show", "hive-lifecycle.service", "--property=MainPID", "--value"])
     if os.geteuid() or not said.strip().isdigit() or said.strip() == "0":
-        return Finding(check="polkit", ok=True, detail="only root can ask, while hive-lifecycle runs")
-    asked = {"unit": "hive-cage@doctor.service", "verb": "start"}
+        yield Finding(check="polkit", ok=True, detail="only root can ask, while hive-lifecycle runs")
+        return
+    yield _allowed(said.strip(), "hive-cage@doctor.service", "start the units of cages")
+    yield _allowed(said.strip(), f"hive-build@debian-{'0' * 24}.service", "start the units of builds")
+
+
+def _allowed(pid: str, unit: str, what: str) -> Finding:
+    asked = {"unit": unit, "verb": "start"}
     details = [part for name, value in asked.items() for part in ("--detail", name, value)]
-    action = ["--action-id", "org.freedesktop.systemd1.manage-units", "--process", said.strip()]
+    action = ["--action-id", "org.freedesktop.systemd1.manage-units", "--process", pid]
     status, why = run(["pkcheck", *action, *details])
     if status == 0:
-        return Finding(check="polkit", ok=True, detail="lets hive-lifecycle start the units of cages")
-    detail = f"does not let hive-lifecycle start the units of cages: {why.strip()[:200]}"
+        return Finding(check="polkit", ok=True, detail=f"lets hive-lifecycle {what}")
+    detail = f"does not let hive-lifecycle {what}: {why.strip()[:200]}"
     return Finding(
         check="polkit", ok=False, detail=detail, mend=f"{MEND}; then: sudo systemctl restart polkit"
     )
+
+
+def subordinate_ids(etc: Path) -> Finding:
+    """Of those who build roots: a range of their own in each table, which is nobody else's."""
+    wrong = [said for name in ("subuid", "subgid") if (said := _wrong_ids(etc / name))]
+    detail = "; ".join(wrong) or f"{BUILDER} has {IDS} users and groups to build with"
+    free = f"{IDS_FIRST}-{IDS_FIRST + IDS}"
+    mend = (
+        f"sudo usermod --add-subuids {free} --add-subgids {free} {BUILDER}   (or another range that is free)"
+    )
+    return Finding(check="builds", ok=not wrong, detail=detail, mend=mend)
+
+
+def _wrong_ids(table: Path) -> str:
+    rows = [line.split(":") for line in _lines(table)]
+    ranges = [(row[0], range(int(row[1]), int(row[1]) + int(row[2]))) for row in rows if _is_range(row)]
+    own = next((ids for owner, ids in ranges if owner == BUILDER and len(ids) >= IDS), None)
+    if own is None:
+        return f"{table} gives {BUILDER} no range of {IDS} ids"
+    others = [
+        owner for owner, ids in ranges if owner != BUILDER and ids.start < own.stop and own.start < ids.stop
+    ]
+    return f"{table} gives ids of {BUILDER} to {' '.join(others)} as well" if others else ""
+
+
+def _is_range(row: list[str]) -> bool:
+    return len(row) == 3 and row[1].isdecimal() and row[2].isdecimal()
 
 
 # ---- what the kernel has

@@ -1,9 +1,11 @@
 """What a cage has for its `/usr`: siblings behind one small interface. Which one is used stands in the agent's
 configuration (`root`), and what there is to build in `packages`.
 
-    recipe.py   what decides what is in a root, its key      enclosure.py  one build, in a process of its own
-    users.py    whom a build runs as                         tree.py       what may be in a finished tree
-    roots.py    the roots on disk                            workshop.py   the builds that go on
+    recipe.py    what decides what is in a root, its key     enclosure.py  one build, in a process of its own
+    users.py     whom a build runs as                        tree.py       what may be in a finished tree
+    roots.py     the roots on disk                           workshop.py   the builds that go on
+    by_child.py  a build as a child of ours                  by_unit.py    a build as a unit of systemd's
+                                                             room.py       what that unit runs
 """
 
 from __future__ import annotations

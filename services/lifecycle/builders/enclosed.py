@@ -17,7 +17,7 @@ import msgspec
 from libhive.problems import Problem
 from services.lifecycle.builders.recipe import Job, Work
 from services.lifecycle.builders.roots import TMP, TREE
-from services.lifecycle.builders.users import users
+from services.lifecycle.builders.users import Users, users
 from services.lifecycle.cages.bubblewrap import staging_place
 from services.lifecycle.settings import Settings
 
@@ -30,12 +30,11 @@ _SUMMARY = re.compile(r"E: (?:mmdebstrap failed|setup failed|apt-get .* failed)|
 _ERROR = re.compile(r"(?:E|error|newuidmap|newgidmap):")
 
 
-async def run(settings: Settings, work: Path, stage: Path, do: Work, log_fd: int) -> bytes | None:
+async def run(settings: Settings, to: Users, work: Path, stage: Path, do: Work, log_fd: int) -> bytes | None:
     """What the enclosure answers; None when it failed. Whoever is cancelled while it waits ends it."""
-    to = users(settings)
     job = Job(
         do=do, place=str(work / TMP), stage=str(stage), tree=str(work / TREE), uid=to.uid, gid=to.gid, uids=to.uids, gids=to.gids,
-        parent=os.getpid(),
+        namespace=to.namespace, parent=os.getpid(),
     )  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -46,6 +45,7 @@ async def run(settings: Settings, work: Path, stage: Path, do: Work, log_fd: int
         stderr=log_fd,
         env=_environment(),
         start_new_session=True,
+        pass_fds=() if to.namespace is None else (to.namespace,),
     )
     try:
         async with asyncio.timeout(settings.build_seconds_max):
@@ -60,13 +60,13 @@ async def run(settings: Settings, work: Path, stage: Path, do: Work, log_fd: int
     return answer if process.returncode == 0 else None
 
 
-async def empty(settings: Settings, work: Path) -> None:
+async def empty(settings: Settings, to: Users, work: Path) -> None:
     """Takes out what the build has left: files of all its users, which only its own root may remove."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         argv = ["find", ".", "-xdev", "-mindepth", "1", "-delete"]
         do = Work(argv=argv, environ={"PATH": os.defpath}, output="nothing")
-        await run(settings, work, staging_place([work]), do, nowhere)
+        await run(settings, to, work, staging_place([work]), do, nowhere)
     finally:
         os.close(nowhere)
 
@@ -74,7 +74,7 @@ async def empty(settings: Settings, work: Path) -> None:
 async def discard(settings: Settings, work: Path) -> None:
     if await asyncio.to_thread((work / TMP).is_dir):
         with contextlib.suppress(Problem):  # without enclosed users there are no files of theirs
-            await empty(settings, work)
+            await empty(settings, users(settings), work)
     await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
     if await asyncio.to_thread(work.exists):
         log.warning("a build could not be removed", extra={"place": work.name})

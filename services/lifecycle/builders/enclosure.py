@@ -25,8 +25,9 @@ from services.lifecycle.builders import tree
 from services.lifecycle.builders.recipe import Contents, Job
 
 _PR_SET_PDEATHSIG = 1
-_CLONE_NEW = 0x10000000 | 0x00020000 | 0x20000000 | 0x08000000 | 0x04000000
-"""NEWUSER, NEWNS, NEWPID, NEWIPC, NEWUTS. The network stays the host's: packages are downloaded."""
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEW = 0x00020000 | 0x20000000 | 0x08000000 | 0x04000000
+"""NEWNS, NEWPID, NEWIPC, NEWUTS. The network stays the host's: packages are downloaded."""
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x1000, 0x4000, 0x40000
 _UNPACK = (
     "tar", "--extract", "--no-same-owner", "--no-same-permissions", "--delay-directory-restore",
@@ -87,7 +88,8 @@ def _enclose(job: Job, output: int) -> int:
     os.close(ready[1])
     os.close(mapped[0])
     if os.read(ready[0], 1):
-        _map(pid, job)
+        if job.namespace is None:
+            _map(pid, job)
         os.write(mapped[1], b"x")
     os.close(mapped[1])
     os.close(ready[0])
@@ -106,7 +108,12 @@ def _run_or_die(job: Job, output: int, ready: int, mapped: tuple[int, int]) -> N
 
 def _run(job: Job, output: int, ready: int, mapped: int) -> int:
     _die_with_parent()
-    if _libc.unshare(_CLONE_NEW) != 0:
+    own = _CLONE_NEWUSER
+    if job.namespace is not None:
+        if _libc.setns(job.namespace, _CLONE_NEWUSER) != 0:
+            raise _error("setns")
+        own = 0
+    if _libc.unshare(own | _CLONE_NEW) != 0:
         raise _error("unshare")
     # still as who we were: of the enclosed users none may be able to reach the directory by its own path
     _mount("none", "/", _MS_REC | _MS_PRIVATE)

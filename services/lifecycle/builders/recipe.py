@@ -57,6 +57,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     uids: list[tuple[int, int, int]]
     """First inside, first outside, how many."""
     gids: list[tuple[int, int, int]]
+    namespace: int | None
+    """A descriptor of the user namespace that has these ids; without one it is made."""
     parent: int
     """The build ends with this process."""
 

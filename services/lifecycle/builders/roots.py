@@ -5,6 +5,7 @@ What is being built, and what is being removed, has a name that begins with a do
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from libhive.paths import make_private
-from services.lifecycle.builders.recipe import Manifest
+from services.lifecycle.builders.recipe import Manifest, Recipe
 from services.lifecycle.builders.users import Users
 
 MANIFEST, TMP, TREE, USED = "manifest.json", "tmp", "tree", "used.json"
@@ -33,17 +34,21 @@ class Leftover:
 
 
 class Roots:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, used: Path | None = None) -> None:
+        """`used` says who has which."""
         self.directory = directory
+        self._used = used or directory / USED
 
     def tree(self, key: str) -> Path:
         return self.directory / key / TREE
 
     def manifest(self, key: str) -> Manifest | None:
         """None when there is no such root."""
-        if not key or key.startswith(".") or "/" in key or not self.tree(key).is_dir():
+        if not key or key.startswith(".") or "/" in key:
             return None
         try:
+            if not self.tree(key).is_dir():
+                return None
             return msgspec.json.decode((self.directory / key / MANIFEST).read_bytes(), type=Manifest)
         except (OSError, msgspec.DecodeError):
             return None
@@ -53,23 +58,13 @@ class Roots:
         found = {name: manifest for name in self._names() if (manifest := self.manifest(name))}
         return sorted(found, key=lambda key: (-found[key].built_ms, key))
 
-    def begin(self, key: str, to: Users) -> Path:
-        """A new place to build in, closed to everybody: its `tmp` is for the build, its `tree` for who unpacks it."""
-        make_private(self.directory, 0o755)
-        work = make_private(self.directory / f".{key}.{secrets.token_hex(4)}")
-        tree, tmp = make_private(work / TREE, 0o755), make_private(work / TMP)
-        if os.geteuid() == 0:
-            os.chown(tree, to.uid, to.gid)
-            os.chown(tmp, to.uids[0][1], to.gids[0][1])
-        tmp.chmod(0o777)  # no other can come to it but the build's users, by a bind of it
-        return work
+    def place(self, key: str) -> Path:
+        """Where to build it: nothing is there yet."""
+        return make_private(self.directory, 0o755) / f".{key}.{secrets.token_hex(4)}"
 
     def finish(self, work: Path, manifest: Manifest) -> None:
         """From here on it is a root. The files of the tree are on disk already."""
-        (work / TMP).rmdir()
-        _write(work / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
-        work.chmod(0o755)
-        _sync(work)
+        seal(work, manifest)
         place = self.directory / manifest.recipe.key
         if place.exists():  # it was not whole, or it would not have been built again
             self.remove(place)
@@ -95,11 +90,11 @@ class Roots:
         used = self.used()
         keys = [key, *(other for other in used.get(agent, []) if other != key)][:KEYS_PER_AGENT]
         if keys != used.get(agent):
-            _write(self.directory / USED, msgspec.json.encode(used | {agent: keys}))
+            _write(self._used, msgspec.json.encode(used | {agent: keys}))
 
     def used(self) -> dict[str, list[str]]:
         try:
-            return msgspec.json.decode((self.directory / USED).read_bytes(), type=dict[str, list[str]])
+            return msgspec.json.decode(self._used.read_bytes(), type=dict[str, list[str]])
         except (OSError, msgspec.DecodeError):
             return {}
 
@@ -109,17 +104,61 @@ class Roots:
         return sorted(place.name for place in self.directory.iterdir() if USED not in place.name)
 
 
+class GivenRoots(Roots):
+    """Those of an installation: `<state>/roots` is root's, and each `<key>/` in it a builder's own, made and removed by
+    systemd. What was wanted is in a file of ours, `<state>/builds/<key>.json`: without it there is no such root, whatever
+    is left of its directory."""
+
+    def __init__(self, directory: Path, wanted: Path, used: Path) -> None:
+        super().__init__(directory, used)
+        self._wanted = wanted
+
+    def order(self, key: str) -> Path:
+        return self._wanted / f"{key}.json"
+
+    def manifest(self, key: str) -> Manifest | None:
+        return super().manifest(key) if self.order(key).is_file() else None
+
+    def want(self, recipe: Recipe) -> None:
+        _write(self.order(recipe.key), msgspec.json.encode(recipe))
+
+    def unfinished(self) -> list[Path]:
+        """Also those that are being built."""
+        keys = {*self._names(), *(path.stem for path in self._wanted.glob("[!.]*.json"))}
+        return [self.directory / key for key in sorted(keys) if self.manifest(key) is None]
+
+
+def furnish(work: Path, to: Users) -> Path:
+    """Closed to everybody: its `tmp` is for the build, its `tree` for who unpacks it."""
+    make_private(work)
+    tree, tmp = make_private(work / TREE, 0o755), make_private(work / TMP)
+    if os.geteuid() == 0:
+        os.chown(tree, to.uid, to.gid)
+        os.chown(tmp, to.uids[0][1], to.gids[0][1])
+    tmp.chmod(0o777)  # no other can come to it but the build's users, by a bind of it
+    return work
+
+
+def seal(work: Path, manifest: Manifest) -> None:
+    """For everybody to read."""
+    (work / TMP).rmdir()
+    _write(work / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
+    work.chmod(0o755)
+    _sync(work)
+    _sync(work.parent)
+
+
 def leftover_roots(
-    roots: Roots, needed: Collection[str], agents: Collection[str], building: Collection[Path], since_ms: int
+    roots: Roots,
+    needed: Collection[str],
+    agents: Collection[str],
+    unfinished: Collection[Path],
+    since_ms: int,
 ) -> list[Leftover]:
     """What may be removed. Kept are the roots that are `needed` by key, those that the cages of these `agents` have or
     had before, and those that were built since this instant: an approved deploy may be on its way to them."""
     kept = {*needed, *(key for agent, keys in roots.used().items() if agent in agents for key in keys)}
-    found = [
-        Leftover(path, _size(path), "a build that did not end")
-        for path in roots.unfinished()
-        if path not in building
-    ]
+    found = [Leftover(path, _size(path), "a build that did not end") for path in unfinished]
     for key in roots.newest():
         manifest = roots.manifest(key)
         if manifest and key not in kept and manifest.built_ms < since_ms:
@@ -128,9 +167,11 @@ def leftover_roots(
 
 
 def _size(directory: Path) -> int:
+    """As far as we may look."""
     size = 0
-    for _, _, names, fd in os.fwalk(directory):
-        size += sum(os.stat(name, dir_fd=fd, follow_symlinks=False).st_size for name in names)
+    with contextlib.suppress(OSError):
+        for _, _, names, fd in os.fwalk(directory):
+            size += sum(os.stat(name, dir_fd=fd, follow_symlinks=False).st_size for name in names)
     return size
 
 

@@ -24,6 +24,8 @@ class Users:
     gid: int
     uids: list[Range]
     gids: list[Range]
+    namespace: int | None = None
+    """An open user namespace that has them already."""
 
 
 def users(settings: Settings, etc: Path = Path("/etc")) -> Users:

@@ -5,33 +5,51 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import shutil
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from libhive import faults
 from libhive.clock import Clock
 from libhive.messages.lifecycle import Root
-from libhive.paths import Paths, make_private
+from libhive.paths import Paths
 from libhive.problems import Conflict, NoSpace, Problem
 from libhive.spec import AgentSpec, RootKind
-from services.lifecycle.builders import Builder, enclosed
-from services.lifecycle.builders.enclosed import doing, last_words, tail
-from services.lifecycle.builders.recipe import Contents, Manifest, Recipe, Work
-from services.lifecycle.builders.roots import TREE, Leftover, Roots, leftover_roots
-from services.lifecycle.builders.users import users
-from services.lifecycle.cages.bubblewrap import staging_place
+from services.lifecycle.builders import Builder
+from services.lifecycle.builders.by_child import Children, Tell
+from services.lifecycle.builders.by_unit import ByUnits
+from services.lifecycle.builders.recipe import Manifest, Recipe
+from services.lifecycle.builders.roots import Leftover, Roots, leftover_roots
 from services.lifecycle.settings import Settings
 
 log = logging.getLogger("hive.lifecycle")
 Spawn = Callable[[Coroutine[Any, Any, Any], str], Any]
 
 ASKED_MAX = 500
-LOOK_SECONDS = 0.5
+
+
+class Maker(Protocol):
+    """How roots come to be and go: as a child of ours, or as a unit of systemd's."""
+
+    @property
+    def roots(self) -> Roots: ...
+
+    async def make(self, recipe: Recipe, tell: Tell) -> None:
+        """Until it is there. Raises the Problem that it ended with, and has left nothing of it then."""
+
+    async def unfinished(self) -> list[Path]:
+        """What is left of builds that do not go on."""
+
+    async def remove(self, place: Path) -> None:
+        """A root, or what is left of one. Raises OSError or a Problem."""
+
+
+def maker(paths: Paths, settings: Settings, builders: Mapping[RootKind, Builder], clock: Clock) -> Maker:
+    return (
+        ByUnits(paths, settings) if settings.cage == "nspawn" else Children(paths, settings, builders, clock)
+    )
 
 
 @dataclass(slots=True)
@@ -53,21 +71,20 @@ class Workshop:
         clock: Clock,
         on_news: Callable[[Root], None],
     ) -> None:
-        self.roots = Roots(paths.roots)
-        self._logs = paths.logs / "builds"
+        self._maker = maker(paths, settings, builders, clock)
+        self.roots = self._maker.roots
         self._settings, self._builders, self._clock, self._on_news = settings, builders, clock, on_news
         self._spawn: Spawn = lambda coroutine, name: asyncio.get_running_loop().create_task(
             coroutine, name=name
         )
         self._going: dict[str, Build] = {}
         self._asked: dict[str, Build] = {}
-        self._places: set[Path] = set()
         self._one = asyncio.Lock()
 
     def begin(self, spawn: Spawn) -> None:
         self._spawn = spawn
-        if unfinished := self.roots.unfinished():
-            spawn(self._clean_up(unfinished), "removing builds that did not end")
+        if self.roots.unfinished():
+            spawn(self._clean_up(), "removing builds that did not end")
 
     async def prepare(self, id: str, spec: AgentSpec) -> Root:
         """How far the root of this configuration is. The first call with an id has it built, if need be; raises the
@@ -137,16 +154,12 @@ class Workshop:
         """What none of these agents needs."""
         needed = {*self._going, *map(self.key, specs.values())}
         since_ms = self._clock() - self._settings.root_kept_ms
-        return await asyncio.to_thread(
-            leftover_roots, self.roots, needed, set(specs), set(self._places), since_ms
-        )
+        unfinished = await self._maker.unfinished()
+        return await asyncio.to_thread(leftover_roots, self.roots, needed, set(specs), unfinished, since_ms)
 
     async def remove(self, leftovers: Collection[Leftover]) -> None:
         for each in leftovers:
-            if each.path in self.roots.unfinished():
-                await enclosed.discard(self._settings, each.path)
-            else:
-                await asyncio.to_thread(self.roots.remove, each.path)
+            await self._maker.remove(each.path)
 
     # ---- one build
 
@@ -171,53 +184,18 @@ class Workshop:
         self._on_news(self._seen(build))
 
     async def _make(self, build: Build) -> None:
-        recipe, builder = build.recipe, self._builders[build.recipe.builder]
-        _expect_space(self.roots.directory, self._settings.root_space_bytes_min)
-        to = users(self._settings)
-        stage = staging_place([self.roots.directory, Path(recipe.source)])
-        do = await builder.work(recipe, stage)
-        work = self.roots.begin(recipe.key, to)
-        self._places.add(work)
-        try:
-            contents = await self._execute(build, work, stage, do)
-            builder.accept(recipe, work / TREE, contents)
-            await enclosed.empty(self._settings, work)
-            faults.reach("lifecycle.root-built")
-            manifest = Manifest(recipe=recipe, contents=contents, built_ms=self._clock())
-            await asyncio.to_thread(self.roots.finish, work, manifest)
-            log.info("root built", extra={"root": recipe.key, "bytes": contents.size_bytes})
-        except (Problem, OSError):
-            await enclosed.discard(self._settings, work)
-            raise
-        finally:
-            self._places.discard(work)
-
-    async def _execute(self, build: Build, work: Path, stage: Path, do: Work) -> Contents:
-        make_private(self._logs)
-        path = self._logs / f"{build.recipe.key}.log"
-        following = asyncio.ensure_future(self._follow(build, path))
-        try:
-            with path.open("wb") as output:
-                said = await enclosed.run(self._settings, work, stage, do, output.fileno())
-        finally:
-            following.cancel()
-        if said is None:
-            raise _failed(build.recipe, path)
-        return msgspec.json.decode(said, type=Contents)
-
-    async def _follow(self, build: Build, path: Path) -> None:
-        while True:
-            if (detail := doing(tail(path))) != build.detail:
+        def tell(detail: str) -> None:
+            if detail != build.detail:
                 build.detail = detail
                 self._on_news(self._seen(build))
-            await asyncio.sleep(LOOK_SECONDS)
 
-    # ---- removing what enclosed users have made
+        await self._maker.make(build.recipe, tell)
+        log.info("root built", extra={"root": build.recipe.key})
 
-    async def _clean_up(self, unfinished: Collection[Path]) -> None:
-        for work in unfinished:
-            log.info("removing a build that did not end", extra={"place": work.name})
-            await enclosed.discard(self._settings, work)
+    async def _clean_up(self) -> None:
+        for place in await self._maker.unfinished():
+            log.info("removing a build that did not end", extra={"place": place.name})
+            await self._maker.remove(place)
 
     def _state(self, build: Build) -> Root:
         if build.problem:
@@ -236,24 +214,8 @@ class Workshop:
         )
 
 
-def _failed(recipe: Recipe, path: Path) -> Problem:
-    said = tail(path)
-    what = f"the {recipe.builder} root could not be built: {last_words(said) or 'it said nothing'}"
-    if "No space left on device" in said:
-        return NoSpace(what)
-    return Conflict(what, f"the whole log is {path.name} in logs/builds of the hive's state directory")
-
-
 def _of_disk(error: OSError) -> Problem:
     return (NoSpace if error.errno == errno.ENOSPC else Conflict)(f"a root could not be built: {error}")
-
-
-def _expect_space(directory: Path, bytes_min: int) -> None:
-    there = next(place for place in (directory, *directory.parents) if place.exists())
-    if (free := shutil.disk_usage(there).free) < bytes_min:
-        raise NoSpace(
-            f"a root needs {bytes_min >> 20} MiB of disk to be built in, and there are {free >> 20} MiB"
-        )
 
 
 def _ready(manifest: Manifest) -> Root:

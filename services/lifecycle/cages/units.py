@@ -1,4 +1,5 @@
-"""systemd, as far as lifecycle may ask it: the units `hive-cage@<name>.service`, by D-Bus, under the polkit rule."""
+"""systemd, as far as lifecycle may ask it: the units `hive-cage@<name>.service` and `hive-build@<key>.service`, by D-Bus,
+under the polkit rule."""
 
 from __future__ import annotations
 
@@ -17,7 +18,14 @@ SYSTEMD, MANAGER = "org.freedesktop.systemd1", "org.freedesktop.systemd1.Manager
 MANAGER_PATH = "/org/freedesktop/systemd1"
 JOBS = f"type='signal',sender='{SYSTEMD}',interface='{MANAGER}',member='JobRemoved'"
 CALL_SECONDS_MAX = 20.0
-NOT_THERE = ("org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.UnitNotLoaded")
+NOT_THERE = (
+    "org.freedesktop.systemd1.NoSuchUnit",
+    "org.freedesktop.systemd1.NothingToClean",
+    "org.freedesktop.systemd1.UnitNotLoaded",
+)
+OURS = ("hive-build@", "hive-cage@")
+CLEANING = "maintenance"
+POLL_SECONDS = 0.05
 REFUSED = (
     "org.freedesktop.DBus.Error.AccessDenied",
     "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
@@ -35,7 +43,7 @@ class Units:
         self._bus: MessageBus | None = None
         self._connecting = asyncio.Lock()
         self._over: dict[str, asyncio.Future[str]] = {}
-        """How each job about a cage ended, by its path; systemd may say so before we know the path."""
+        """How each job about one of them ended, by its path; systemd may say so before we know the path."""
         self._waiting = 0
         self._held: set[str] = set()
 
@@ -57,6 +65,16 @@ class Units:
         """That it failed: systemd keeps nothing of it then."""
         with _unless_gone():
             await self._call("ResetFailedUnit", "s", unit)
+
+    async def clean(self, unit: str, seconds: float) -> None:
+        """Removes the state directory of one that does not run, whoever its files belong to. Raises TimeoutError."""
+        with _unless_gone():
+            await self._call("CleanUnit", "sas", unit, ["state"])
+        async with asyncio.timeout(seconds):
+            while True:
+                if (await self.properties(unit))["ActiveState"] != CLEANING:
+                    return
+                await asyncio.sleep(POLL_SECONDS)
 
     async def hold(self, unit: str) -> None:
         """So that systemd remembers how it ended. It lets go by itself when we are gone."""
@@ -110,7 +128,7 @@ class Units:
     def _on_message(self, message: Message) -> None:
         if message.message_type == MessageType.SIGNAL and message.member == "JobRemoved":
             _, path, unit, result = message.body
-            if self._waiting and unit.startswith("hive-cage@"):
+            if self._waiting and unit.startswith(OURS):
                 over = self._result(path)
                 if not over.done():
                     over.set_result(result)
@@ -173,10 +191,10 @@ class _Gone(Conflict):
 def _problem(reply: Message) -> Conflict:
     text = str(reply.body[0]) if reply.body else str(reply.error_name)
     if reply.error_name in NOT_THERE:
-        return _Gone(f"systemd: {text:.300}", "is hive-cage@.service installed? make install")
+        return _Gone(f"systemd: {text:.300}", "are the hive's units installed? make install")
     if reply.error_name in REFUSED:
         return Conflict(
-            "systemd does not let this user start and stop cages",
+            "systemd does not let this user start and stop cages and builds",
             "is /etc/polkit-1/rules.d/50-hyperhive.rules there, and polkit running? make install",
         )
     return Conflict(f"systemd refused: {text:.300}")

@@ -15,7 +15,8 @@ from libhive.messages.lifecycle import Root
 from libhive.paths import Paths
 from libhive.problems import Conflict
 from libhive.spec import AgentSpec, RootKind
-from services.lifecycle.builders import builders
+from services.lifecycle.builders import Builder, builders
+from services.lifecycle.builders.by_child import Children
 from services.lifecycle.builders.recipe import Contents, Output, Recipe, Work
 from services.lifecycle.builders.workshop import Workshop
 from services.lifecycle.settings import Settings
@@ -60,9 +61,13 @@ class Shop(Workshop):
 
     def __init__(self, paths: Paths, settings: Settings) -> None:
         self.script, self.news = ScriptBuilder(), list[Root]()
-        made = dict(builders(settings)) | {"debian": self.script}
-        super().__init__(paths, settings, made, now_ms, self.news.append)
+        self.builders: dict[RootKind, Builder] = {**builders(settings), "debian": self.script}
+        super().__init__(paths, settings, self.builders, now_ms, self.news.append)
         self.paths, self.settings = paths, settings
+
+    def set(self, settings: Settings) -> None:
+        assert isinstance(self._maker, Children)
+        self._settings = self._maker._settings = settings
 
     async def built(self, id: str, *packages: str) -> Root:
         """Raises the Problem that it ended with."""

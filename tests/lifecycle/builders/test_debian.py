@@ -116,7 +116,7 @@ async def test_the_real_mmdebstrap_fails_with_its_own_words(shop: Shop) -> None:
         etc = Path(place)
         etc.chmod(0o755)  # an enclosed apt reads it as nobody
         _fill(etc)
-        shop._builders = dict(shop._builders) | {"debian": DebianBuilder(etc)}
+        shop.builders["debian"] = DebianBuilder(etc)
         with pytest.raises(Conflict, match="the debian root could not be built: ") as caught:
             await shop.built("a", "jq")
     assert "/nowhere/debian" in caught.value.message

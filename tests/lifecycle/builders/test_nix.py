@@ -48,7 +48,7 @@ async def test_a_closure_is_built_and_found(
     shop: Shop, nixpkgs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NIX_CONFIG", "substituters =")
-    shop._builders = dict(shop._builders) | {"nix": NixBuilder(str(nixpkgs))}
+    shop.builders["nix"] = NixBuilder(str(nixpkgs))
     spec = AgentSpec(root="nix", packages=["greeter"])
     tree = await shop.made(spec)
     assert tree

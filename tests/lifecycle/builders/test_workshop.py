@@ -78,14 +78,14 @@ async def test_a_full_disk_is_waited_for(shop: Shop) -> None:
 
 
 async def test_without_room_no_build_is_begun(shop: Shop) -> None:
-    shop._settings = type(shop.settings)(root_space_bytes_min=1 << 60)
+    shop.set(type(shop.settings)(root_space_bytes_min=1 << 60))
     with pytest.raises(NoSpace, match="MiB of disk"):
         await shop.built("a", "jq")
     assert shop.script.began == 0
 
 
 async def test_a_build_that_takes_too_long_is_ended_whole(shop: Shop) -> None:
-    shop._settings = type(shop.settings)(build_seconds_max=0.8, root_space_bytes_min=1)
+    shop.set(type(shop.settings)(build_seconds_max=0.8, root_space_bytes_min=1))
     shop.script.script = "sleep 4242 & sleep 4242"
     with pytest.raises(Conflict, match=r"longer than 0\.8 s"):
         await shop.built("a", "jq")
@@ -152,7 +152,7 @@ async def test_the_host_is_asked_for_its_packages(shop: Shop) -> None:
 
 
 async def test_leftovers_are_what_no_agent_needs_now_or_had_before(shop: Shop) -> None:
-    shop._settings = type(shop.settings)(root_kept_ms=-10_000, root_space_bytes_min=1)
+    shop.set(type(shop.settings)(root_kept_ms=-10_000, root_space_bytes_min=1))
     keys = [(await shop.built(name, name)).key for name in ("now", "before", "long-ago", "others")]
     for name in ("long-ago", "before", "now"):
         await shop.remember("iris", spec(name))
