@@ -19,6 +19,7 @@ PLACES = (
     ("systemd", "*.target", "/etc/systemd/system", 0o644),
     ("sysusers", "*.conf", "/etc/sysusers.d", 0o644),
     ("tmpfiles", "*.conf", "/etc/tmpfiles.d", 0o644),
+    ("dbus", "*.conf", "/etc/dbus-1/system.d", 0o644),
     ("polkit", "*.rules", "/etc/polkit-1/rules.d", 0o644),
     ("bin", "*", "/usr/local/bin", 0o755),
 )

@@ -45,6 +45,7 @@ def packages() -> list[str]:
 def make_users_and_directories() -> None:
     setup.run(["systemd-sysusers", "/etc/sysusers.d/hyperhive.conf"])
     give_users(BUILDER, Path("/etc"))
+    _quietly("systemctl", "reload", "dbus")
     setup.run(["systemd-tmpfiles", "--create", "/etc/tmpfiles.d/hyperhive.conf"])
 
 

@@ -62,6 +62,7 @@ def _copy_installed(base: Path) -> None:
             shutil.copy2(path, target, follow_symlinks=False)
     for name in DIRECTORIES:
         (base / name).mkdir(exist_ok=True)
+    (base / "usr/share/base-passwd/hive").write_text("of the mirror\n")
     for name, text in ETC.items():
         (base / "etc" / name).write_text(text)
 

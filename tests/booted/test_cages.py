@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from libhive.names import new_id
 from tests.booted.container import Container
 from tests.booted.layer import installed
 from tests.booted.root import CHECKOUT
@@ -52,6 +54,7 @@ def in_checkout(container: Container, *command: str, seconds: float = 200) -> tu
     """By the tests' own environment, as the user that lifecycle runs as."""
     variables = ["HIVE_TEST_CAGE=nspawn", "HOME=/nonexistent", f"PYTHONPATH={CHECKOUT}", "PYTHONSAFEPATH=1"]
     variables += ["PYTHONDONTWRITEBYTECODE=1", "PATH=/usr/bin:/bin:/usr/sbin"]
+    variables += ["HIVE_RUN_DIR=/run/hyperhive", "HIVE_STATE_DIR=/var/lib/hyperhive"]
     done = container.ended(*AS_LIFECYCLE, "env", "-i", *variables, PYTHON, *command, seconds=seconds)
     return done.returncode, done.stdout
 
@@ -87,6 +90,13 @@ def test_what_holds_for_every_kind_of_cage(container: Container) -> None:
         ("start", "hive-cage@mallory-.service", False),
         ("start", "hive-cage@mallory.socket", False),
         ("freeze", "hive-cage@hm1nd.service", False),
+        ("start", f"hive-build@debian-{'0' * 24}.service", True),  # which is not wanted, as it finds
+        ("start", "hive-build@debian-1.service", False),
+        ("start", f"hive-build@debian-{'0' * 24}x.service", False),
+        ("start", f"hive-build@..-{'0' * 24}.service", False),
+        ("freeze", f"hive-build@debian-{'0' * 24}.service", False),
+        ("clean", "hive-cage@hm1nd.service", False),
+        ("clean", "hive-lifecycle.service", False),
     ],
 )
 def test_lifecycle_may_start_cages_and_nothing_else(
@@ -270,3 +280,130 @@ def test_nothing_is_left_of_it_when_it_is_stopped(container: Container, vera: st
     container.run("hive-admin", "start", vera)
     container.until("vera", lambda: agent(container)["cage"] == "running")
     assert container.run("hive-admin", "exec", vera, "--", "cat", "/state/note") == "mine\n"
+
+
+# ---- a root of its own, built without any right
+
+
+HELD = '{"root": "debian", "packages": ["hive-held"], "inputs": "%s"}'
+ROOTS, BUILDS = "/var/lib/hyperhive/roots", "/var/lib/hyperhive/builds"
+TOO_SLOW = "/run/systemd/system/hive-build@.service.d/slow.conf"
+MIRROR = f"""
+python3 {CHECKOUT}/tests/booted/mirror.py /srv/mirror
+rm -rf /etc/apt/sources.list.d
+echo 'deb [trusted=yes] copy:/srv/mirror ./' >/etc/apt/sources.list
+"""
+
+
+@pytest.fixture(scope="module")
+def mirror(container: Container) -> None:
+    container.shell(MIRROR)
+
+
+class Wanted:
+    """A root, that somebody waits for outside of lifecycle."""
+
+    def __init__(self, container: Container, spec: str, *agents: str) -> None:
+        self.container, self.waiting = container, ThreadPoolExecutor(1)
+        command = ["-m", "tests.booted.prepare", new_id(), spec, *agents]
+        self.answer = self.waiting.submit(in_checkout, container, *command)
+        self.unit = container.until("the build", self._unit)
+
+    def _unit(self) -> str:
+        listed = ["systemctl", "list-units", "--plain", "--no-legend", "--state=active", "hive-build@*"]
+        return self.container.run(*listed).partition(" ")[0]
+
+    def became(self) -> str:
+        code, said = self.answer.result(60)
+        self.waiting.shutdown()
+        assert code == 0, said
+        return said.strip()
+
+
+def left_of_builds(container: Container) -> list[str]:
+    look = f"""
+        find {ROOTS} {BUILDS} -mindepth 1 -maxdepth 1
+        pgrep -u hive-builder,524288 -l || true
+        systemctl list-units --all --plain --no-legend 'hive-build@*'
+        """
+    return container.shell(look).splitlines()
+
+
+def test_an_agent_starts_from_a_root_that_a_unit_has_built(container: Container, mirror: None) -> None:
+    wanted = Wanted(container, HELD % "", "rita")
+    look = f"find {ROOTS}/*/tmp -maxdepth 2 -name held -printf '%h\n' 2>/dev/null || true"
+    place = container.until("dpkg", lambda: container.shell(look).strip())
+    before = container.unit(wanted.unit, "InvocationID", "MainPID", "StatusText")
+    assert before["StatusText"] == "installing remaining packages inside the chroot"
+    status = container.run("cat", f"/proc/{before['MainPID']}/status")
+    for line in ("NoNewPrivs:\t1", "CapInh:\t0", "CapPrm:\t0", "CapEff:\t0", "CapAmb:\t0"):
+        assert f"\n{line}" in status.replace("\t000000000000000", "\t"), status
+    pid = container.run("pgrep", "-f", "hive-held.postinst").split()[0]
+    assert container.run("stat", "-c", "%u", f"/proc/{pid}").strip() == "524288"
+
+    # lifecycle dies, and whoever waits for the root waits on: for the same unit
+    container.run("systemctl", "kill", "-s", "KILL", "hive-lifecycle")
+    container.until("lifecycle", lambda: agent(container, "hm1nd")["cage"] == "running")
+    container.until("who waits", lambda: "building" in container.run("hive-admin", "roots", status=None))
+    assert container.unit(wanted.unit, "InvocationID", "MainPID", "StatusText") == before
+    container.run("touch", f"{place}/go")
+    assert wanted.became() == "ready"
+
+    tree = f"{ROOTS}/{wanted.unit.removeprefix('hive-build@').removesuffix('.service')}/tree"
+    assert set(container.run("find", tree, "-printf", "%u\n").split()) == {"hive-builder"}
+    assert container.run("find", tree, "-perm", "/6022", "!", "-type", "l") == ""
+    container.until("rita", lambda: agent(container, "rita")["cage"] == "running")
+    line = "test -e /usr/bin/python3 && ! test -e /usr/bin/git && cat /usr/share/base-passwd/hive"
+    assert container.run("hive-admin", "exec", "rita", "--", "sh", "-c", line) == "of the mirror\n"
+    container.run("hive-admin", "stop", "rita")
+
+
+@pytest.mark.parametrize(
+    ("spec", "then", "said"),
+    [
+        (HELD.replace("held", "none"), "", "E: Unable to locate package hive-none"),
+        (HELD % "stopped", "systemctl stop 'hive-build@*'", "it was stopped"),
+        (HELD % "slow", "", "it took longer than a build may"),
+    ],
+    ids=["fails", "is stopped", "is slow"],
+)
+def test_a_build_that_ends_too_early_says_why_and_leaves_nothing(
+    container: Container, mirror: None, spec: str, then: str, said: str
+) -> None:
+    before = left_of_builds(container)
+    if "longer" in said:
+        container.write(TOO_SLOW, "[Service]\nRuntimeMaxSec=2\n")
+        container.run("systemctl", "daemon-reload")
+    wanted = Wanted(container, spec)
+    container.shell(then)
+    why = wanted.became()
+    assert why == (
+        f"Conflict: the debian root could not be built: {said} (the whole log: journalctl -u {wanted.unit})"
+    )
+    container.until("no trace of it", lambda: left_of_builds(container) == before)
+
+
+def test_a_root_is_removed_without_any_right(container: Container, mirror: None) -> None:
+    """And whatever else is there, as after a build that nobody of us ended."""
+    container.shell(f"mkdir -p {ROOTS}/debian-{'1' * 24}/tmp; touch {ROOTS}/debian-{'1' * 24}/tmp/x")
+    code, said = in_checkout(container, "-c", REMOVE)
+    assert (code, said) == (0, "2 removed\n")
+    assert left_of_builds(container) == []
+
+
+REMOVE = """
+import asyncio
+from libhive.paths import Paths
+from services.lifecycle.builders.by_unit import ByUnits
+from services.lifecycle.settings import Settings
+
+async def main():
+    maker = ByUnits(Paths.from_environment(), Settings(cage="nspawn"))
+    (unfinished,) = await maker.unfinished()
+    (key,) = maker.roots.newest()
+    for place in (unfinished, maker.roots.directory / key):
+        await maker.remove(place)
+    print(2 - len(list(maker.roots.directory.iterdir())), "removed")
+
+asyncio.run(main())
+"""

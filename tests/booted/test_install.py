@@ -105,6 +105,11 @@ BREAKS = {
         "not in the group hive-admin: hive-gateway",
         "sudo adduser hive-gateway hive-admin",
     ),
+    "its ids are gone": (
+        "sed -i /hive-builder/d /etc/subuid",
+        "/etc/subuid gives hive-builder no range",
+        "sudo usermod --add-subuids 524288-589823",
+    ),
     "a user is gone": ("userdel hive-builder", "missing: hive-builder", INSTALL_IT),
     "the CLI is gone": ("rm /opt/hyperhive/libexec/claude", "there is no program", INSTALL_IT),
     "nspawn is gone": (
@@ -174,7 +179,7 @@ def test_an_upgrade_keeps_state_settings_and_cages(container: Container) -> None
 
 
 LEFT = """
-ls -d /opt/hyperhive /run/hyperhive /etc/*/hyperhive.conf /etc/polkit-1/rules.d/*hyperhive* 2>/dev/null
+ls -d /opt/hyperhive /run/hyperhive /etc/*/hyperhive.conf /etc/*/*/*hyperhive* 2>/dev/null
 ls -d /usr/local/bin/hive* /etc/systemd/system/*hive* /etc/systemd/system/*.wants/*hive* 2>/dev/null
 ps -eo user,comm --no-headers | grep hive
 machinectl --no-legend
@@ -195,4 +200,4 @@ def test_purge_leaves_nothing(container: Container) -> None:
     assert container.run("sh", "-c", LEFT, status=None) == ""
     for path in ("/var/lib/hyperhive", "/etc/hyperhive", "/var/log/hyperhive-install.log"):
         assert not container.path(path).exists()
-    assert "hive" not in container.run("cat", "/etc/passwd", "/etc/group")
+    assert "hive" not in container.run("cat", "/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid")

@@ -62,6 +62,16 @@ def unit(service: str) -> Path:
     return UNITS / f"hive-{service}.service"
 
 
+BUILD_EXPOSURE_TENTHS_MAX = 34
+LOOSER_BUILD = LOOSER | {
+    "CapabilityBoundingSet=CAP_SETGID CAP_SETUID": "#",
+    "RestrictNamespaces=ipc mnt net pid user uts": "#",
+    "SystemCallFilter=@system-service @mount sethostname": "#",
+}
+del LOOSER_BUILD["CapabilityBoundingSet="], LOOSER_BUILD["RestrictNamespaces=yes"]
+del LOOSER_BUILD["SystemCallFilter=@system-service"]
+
+
 def settings(path: Path) -> configparser.SectionProxy:
     """Of [Service]; what may be given more than once is given by its last."""
     parser = configparser.RawConfigParser(strict=False)
@@ -91,6 +101,19 @@ def test_a_looser_unit_would_be_noticed(service: str, line: str, tmp_path: Path)
     looser = tmp_path / f"hive-{service}.service"
     looser.write_text(text.replace(f"\n{line}\n", f"\n{LOOSER[line]}\n"))
     assert exposure_tenths(looser) > EXPOSURE_TENTHS_MAX[service]
+
+
+def test_the_exposure_of_a_build() -> None:
+    assert exposure_tenths(UNITS / "hive-build@.service") <= BUILD_EXPOSURE_TENTHS_MAX
+
+
+@pytest.mark.parametrize("line", LOOSER_BUILD)
+def test_a_looser_build_would_be_noticed(line: str, tmp_path: Path) -> None:
+    text = (UNITS / "hive-build@.service").read_text()
+    assert f"\n{line}\n" in text
+    looser = tmp_path / "hive-build@.service"
+    looser.write_text(text.replace(f"\n{line}\n", f"\n{LOOSER_BUILD[line]}\n"))
+    assert exposure_tenths(looser) > BUILD_EXPOSURE_TENTHS_MAX
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -195,7 +195,7 @@ def _problem(reply: Message) -> Conflict:
     if reply.error_name in REFUSED:
         return Conflict(
             "systemd does not let this user start and stop cages and builds",
-            "is /etc/polkit-1/rules.d/50-hyperhive.rules there, and polkit running? make install",
+            "what `make install` wrote to /etc/polkit-1 and /etc/dbus-1 says who may: hive-admin doctor",
         )
     return Conflict(f"systemd refused: {text:.300}")
 
