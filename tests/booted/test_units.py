@@ -63,10 +63,12 @@ def unit(service: str) -> Path:
 
 
 BUILD_EXPOSURE_TENTHS_MAX = 34
+BUILD_FILTER = """SystemCallFilter=@system-service @mount sethostname
+SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap"""
 LOOSER_BUILD = LOOSER | {
     "CapabilityBoundingSet=CAP_SETGID CAP_SETUID": "#",
     "RestrictNamespaces=ipc mnt net pid user uts": "#",
-    "SystemCallFilter=@system-service @mount sethostname": "#",
+    BUILD_FILTER: "#",
 }
 del LOOSER_BUILD["CapabilityBoundingSet="], LOOSER_BUILD["RestrictNamespaces=yes"]
 del LOOSER_BUILD["SystemCallFilter=@system-service"]
