@@ -63,7 +63,7 @@ def unit(service: str) -> Path:
 
 
 BUILD_EXPOSURE_TENTHS_MAX = 34
-BUILD_FILTER = """SystemCallFilter=@system-service @mount sethostname
+BUILD_FILTER = """SystemCallFilter=@system-service @mount setdomainname sethostname
 SystemCallFilter=~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap"""
 LOOSER_BUILD = LOOSER | {
     "CapabilityBoundingSet=CAP_SETGID CAP_SETUID": "#",
