@@ -53,6 +53,16 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     env: dict[EnvName, EnvText] = {}
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a cage may take of its host."""
+
+    memory_mb: Annotated[int, msgspec.Meta(ge=128, le=1_048_576)] = 2048
+    tasks: Annotated[int, msgspec.Meta(ge=32, le=32_768)] = 512
+    """Processes and threads."""
+    cpu_percent: Annotated[int, msgspec.Meta(ge=5, le=25_600)] = 200
+    """Of one processor: 200 is two of them."""
+
+
 class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One agent's whole configuration, as lifecycle runs it and the operator approved it."""
 
@@ -63,6 +73,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     packages: list[PackageName] = []
     env: dict[EnvName, EnvText] = {}
     mcp_servers: dict[ServerName, McpServer] = {}
+    limits: Limits = Limits()
 
 
 def resolve(files: dict[str, str]) -> AgentSpec:

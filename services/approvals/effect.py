@@ -10,7 +10,7 @@ import msgspec
 
 from libhive.messages.approvals import EffectLine, Risk
 from libhive.names import MANAGER
-from libhive.spec import AgentSpec, McpServer
+from libhive.spec import AgentSpec, Limits, McpServer
 from services.approvals.diff import visible
 
 RISKS: Final[tuple[Risk, ...]] = ("high", "medium", "low", "none")
@@ -92,9 +92,21 @@ def _mcp_servers(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]
     return _each("mcp_servers", "high", before.mcp_servers if before else {}, after.mcp_servers, _server)
 
 
+def _limits(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]:
+    """More of the host is a risk for everybody else on it. The defaults of a new agent go without saying."""
+    old = before.limits if before else Limits()
+    changes = ((name, getattr(old, name), getattr(after.limits, name)) for name in Limits.__struct_fields__)
+    return [
+        _line(f"limits.{name}", "medium" if new > was else "low", str(was) if before else "", str(new))
+        for name, was, new in changes
+        if new != was
+    ]
+
+
 COMPARISONS: Final[dict[str, Callable[[AgentSpec | None, AgentSpec], list[EffectLine]]]] = {
     "allowed_recipients": _recipients,
     "env": _env,
+    "limits": _limits,
     "mcp_servers": _mcp_servers,
     "model": _model,
     "packages": _packages,

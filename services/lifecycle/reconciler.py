@@ -19,7 +19,7 @@ from libhive.names import AgentName, agent_name
 from libhive.paths import Paths
 from libhive.problems import NoSpace, Problem
 from services.lifecycle import logbook, rules
-from services.lifecycle.cages import Cages, Plan, Running
+from services.lifecycle.cages import Cages, Plan, Running, limits
 from services.lifecycle.rules import Phase, Row
 from services.lifecycle.settings import Settings
 from services.lifecycle.store import Store
@@ -40,6 +40,8 @@ class Ward:
         self.since_ms = now
         self.cage: Running | None = None
         self.cleared = False
+        self.note = ""
+        """What there is to say of a cage that runs."""
         self.wake = asyncio.Event()
         self.settled = asyncio.Event()
 
@@ -71,6 +73,7 @@ class Reconciler:
         for row in self._store.rows():
             self.changed(row.name)
         spawn(self._bound_logs(), "log bounds")
+        spawn(self._watch_memory(), "memory of the cages")
 
     def changed(self, name: str) -> None:
         """Something else may be wanted of this agent than before."""
@@ -116,7 +119,7 @@ class Reconciler:
             page_port=row.page_port,
             pid=cage.program if cage else 0,
             since_ms=ward.since_ms if ward else 0,
-            detail="" if cage else row.detail,
+            detail=ward.note if ward and cage else row.detail,
             controls=list(cage.controls) if cage else [],
             spec=row.spec,
         )
@@ -213,7 +216,7 @@ class Reconciler:
         ward.cage = None
         await self._cages.kill(cage)
         try:
-            await self._failed(ward, ended.exit_code, ended.last_words or "its program ended")
+            await self._failed(ward, ended.exit_code, ended.why or "its program ended", ended.reason)
         except NoSpace:  # the next start will say so
             self._enter(ward, "ended")
             ward.wake.set()
@@ -225,13 +228,14 @@ class Reconciler:
         self._enter(ward, "ended")
         await self._store.ended(ward.name, ended.exit_code if ended else -1)
 
-    async def _failed(self, ward: Ward, exit_code: int, why: str) -> None:
+    async def _failed(self, ward: Ward, exit_code: int, why: str, reason: str = "") -> None:
+        """`why` may be the agent's own words, `reason` is in ours."""
         row = await self._store.failed(
             ward.name,
             exit_code,
             why,
             self._settings.failure_window_ms,
-            lambda row, failures: rules.on_failure(row, failures, why, exit_code, self._settings),
+            lambda row, failures: rules.on_failure(row, failures, why, exit_code, self._settings, reason),
         )
         outcome = "broken, needs you" if row.broken else "will be started again"
         log.warning(
@@ -248,7 +252,7 @@ class Reconciler:
             log.error("%s", problem.message, extra={"agent": ward.name, "hint": problem.hint})
 
     def _have(self, ward: Ward, cage: Running) -> None:
-        ward.cage = cage
+        ward.cage, ward.note = cage, ""
         self._enter(ward, "running")
         self._spawn(self._watch(ward, cage), f"watch on {ward.name}")
 
@@ -283,3 +287,13 @@ class Reconciler:
             for ward in self._wards.values():
                 if ward.cage is not None:
                     logbook.bound(ward.cage.log)
+
+    async def _watch_memory(self) -> None:
+        """What the kernel has ended in a cage that lives on, nobody there may be able to tell."""
+        while True:
+            await asyncio.sleep(self._settings.memory_check_seconds)
+            for ward in self._wards.values():
+                if ward.cage is not None and ward.phase == "running" and self._cages.look(ward.cage):
+                    ward.note = f"{limits.out_of_memory(ward.cage.record.limits)}: a process in it was ended"
+                    log.warning("%s", ward.note, extra={"agent": ward.name, "count": ward.cage.memory_kills})
+                    self._on_news(rules.expect(self._store.row(ward.name), ward.name))

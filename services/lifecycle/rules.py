@@ -150,14 +150,17 @@ def retry_at(failures: Sequence[int], settings: Settings) -> int:
     return int(max(failures) + settings.retry_first_ms * settings.retry_factor ** (len(failures) - 1))
 
 
-def on_failure(row: Row, failures: Sequence[int], why: str, exit_code: int, settings: Settings) -> Change:
+def on_failure(
+    row: Row, failures: Sequence[int], why: str, exit_code: int, settings: Settings, reason: str = ""
+) -> Change:
     """`failures`: the instants of those within the window, this one included.
 
     What the cage said last is for the operator's eyes (`detail`), and in no letter: it is the agent's own text, and
-    would come to the manager under the hive's name.
+    would come to the manager under the hive's name. `reason` is the hive's own, where it knows one.
     """
     row = replace(row, detail=why, broken=len(failures) >= settings.failures_max)
     code = f" (exit code {exit_code})" if exit_code >= 0 else ""
+    code = f", {reason}" if reason else code
     if row.broken:
         minutes = settings.failure_window_ms // 60_000
         body = (

@@ -45,6 +45,7 @@ class Settings:
     courier_retry_seconds_first: float = 0.2
     courier_retry_seconds_max: float = 5.0
     log_check_seconds: float = 60.0
+    memory_check_seconds: float = 5.0
     commands_kept_ms: int = 7 * 86_400_000
 
     def uid_of(self, number: int) -> int:

@@ -12,7 +12,7 @@ import sys
 from libhive.names import AgentName, agent_name
 from libhive.paths import Paths
 from libhive.problems import BadRequest
-from services.lifecycle.cages import CAGES, directories
+from services.lifecycle.cages import CAGES, cgroups, directories, limits
 from services.lifecycle.cages.keeper import kill_marked, marked, read_record
 
 GRACE_SECONDS = 3.0
@@ -22,6 +22,7 @@ async def sweep(paths: Paths) -> list[str]:
     """The names of the agents whose cages were still there."""
     alive = sorted(marked(paths))
     await asyncio.gather(*(_end(paths, name) for name in alive))
+    await limits.remove([group for _, group in cgroups.left_over(paths, cgroups.hierarchies())])
     for name in _names(paths):
         directories.clear(paths.cage(name), paths.page_dir(name))
     return alive

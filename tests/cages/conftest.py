@@ -16,9 +16,9 @@ from libhive.messages.lifecycle import Executed
 from libhive.names import agent_name
 from libhive.paths import Paths
 from libhive.problems import Unavailable
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, Limits
 from services.lifecycle import logbook
-from services.lifecycle.cages import Plan, Running, cages
+from services.lifecycle.cages import Plan, Running, cages, cgroups
 from services.lifecycle.cages.keeper import marked
 from services.lifecycle.execute import execute
 from services.lifecycle.settings import Settings
@@ -34,7 +34,13 @@ class Hutch:
         self.paths, self.settings, self.cages = paths, Settings(cage=kind), cages(kind, paths)
         self.generation = 0
 
-    def plan(self, name: str, number: int = 1, program: tuple[str, ...] = ("-c", PROGRAM)) -> Plan:
+    def plan(
+        self,
+        name: str,
+        number: int = 1,
+        program: tuple[str, ...] = ("-c", PROGRAM),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> Plan:
         agent = agent_name(name)
         self.generation += 1
         return Plan(
@@ -42,7 +48,7 @@ class Hutch:
             generation=self.generation,
             revision=0,
             uid=self.settings.uid_of(number),
-            spec=AgentSpec(),
+            spec=AgentSpec(limits=limits),
             doors=self.paths.doors(agent),
             page=self.paths.page_dir(agent),
             state=self.paths.agent_state(agent),
@@ -54,8 +60,14 @@ class Hutch:
             program=program,
         )
 
-    async def start(self, name: str, number: int = 1, program: tuple[str, ...] = ("-c", PROGRAM)) -> Running:
-        plan = self.plan(name, number, program)
+    async def start(
+        self,
+        name: str,
+        number: int = 1,
+        program: tuple[str, ...] = ("-c", PROGRAM),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> Running:
+        plan = self.plan(name, number, program, limits)
         self.paths.page(plan.name).unlink(missing_ok=True)
         self.cages.create(plan)
         return await self.cages.start(plan)
@@ -77,6 +89,10 @@ class Hutch:
     def processes(self) -> dict[str, list[int]]:
         return marked(self.paths)
 
+    def groups(self) -> list[str]:
+        """The control groups of this hutch's cages."""
+        return [group.path for _, group in cgroups.left_over(self.paths, cgroups.hierarchies())]
+
 
 @pytest.fixture
 def short_paths() -> Iterator[Paths]:
@@ -97,6 +113,7 @@ async def hutch(kind: str, short_paths: Paths) -> AsyncIterator[Hutch]:
     yield made
     await sweep(short_paths)
     assert not made.processes()
+    assert not made.groups()
 
 
 @pytest.fixture

@@ -3,8 +3,11 @@ shows that these checks bite."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import shlex
+import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,6 +16,10 @@ from pathlib import Path
 import pytest
 
 from libhive.names import agent_name
+from libhive.spec import Limits
+from libhive.testing.hive import Hive
+from services.lifecycle.cages import Running, kernel
+from services.lifecycle.sweep import sweep
 from tests.cages.conftest import Hutch
 
 Check = Callable[[Hutch], Awaitable[None]]
@@ -248,3 +255,135 @@ def _door(hutch: Hutch, name: str) -> Iterator[list[int]]:
         thread.start()
         yield peers
         thread.join()
+
+
+# ---- limits: for every kind that has them
+
+
+KINDS = pytest.mark.parametrize("kind", ["bubblewrap", "process"])
+TAKE = "taken = [bytearray(b'x' * (1 << 20)) for _ in range({})]"
+BRANCH = """
+import os, signal, time
+born = []
+try:
+    while len(born) < 100:
+        if not (pid := os.fork()): time.sleep(1000)
+        born.append(pid)
+except BlockingIOError: pass
+print(len(born))
+for pid in born: os.kill(pid, signal.SIGKILL)
+"""
+BURN = """
+import time
+began, used = time.monotonic(), time.process_time()
+while time.monotonic() - began < 1: pass
+print((time.process_time() - used) / (time.monotonic() - began))
+"""
+FORK_BOMB = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+MEMORY_BOMB = "taken = []\nwhile True: taken.append(bytearray(b'x' * (1 << 20)))"
+
+
+@KINDS
+async def test_memory_is_limited(hutch: Hutch) -> None:
+    await hutch.start("iris", limits=Limits(memory_mb=160))
+    done = await hutch.python("iris", TAKE.format(80))
+    assert done.exit_code == 0, done.output
+    done = await hutch.python("iris", TAKE.format(300))
+    assert done.exit_code == -9 or "MemoryError" in done.output
+    assert (await hutch.run("iris", "true")).exit_code == 0
+
+
+@KINDS
+async def test_tasks_are_limited(hutch: Hutch) -> None:
+    cage = await hutch.start("iris", limits=Limits(tasks=40))
+    done = await hutch.python("iris", BRANCH)
+    if not any(control.startswith("tasks") for control in cage.controls):
+        assert done.output == "100\n"  # it promised nothing
+    else:
+        assert 10 < int(done.output) < 40
+
+
+@KINDS
+async def test_the_processor_is_limited(hutch: Hutch) -> None:
+    """From above only: on a busy host it gets less."""
+    cage = await hutch.start("iris", limits=Limits(cpu_percent=10))
+    done = await hutch.python("iris", BURN)
+    if _without_groups(cage):
+        assert not any(control.startswith("cpu") for control in cage.controls)
+    else:
+        assert float(done.output) < 0.35
+
+
+@KINDS
+async def test_a_program_that_takes_too_much_is_said_to_have(hutch: Hutch) -> None:
+    cage = await hutch.start("iris", program=("-c", MEMORY_BOMB), limits=Limits(memory_mb=128))
+    ended = await hutch.cages.ended(cage)
+    if _without_groups(cage):
+        assert "MemoryError" in ended.why
+    else:
+        assert ended.why == "out of memory (limit 128 MB)"
+    await hutch.cages.kill(cage)
+
+
+@KINDS
+async def test_what_was_ended_in_a_cage_that_lives_on_is_noticed_once(hutch: Hutch) -> None:
+    cage = await hutch.start("iris", limits=Limits(memory_mb=128))
+    assert not hutch.cages.look(cage)
+    await hutch.python("iris", TAKE.format(300))
+    assert hutch.cages.look(cage) != _without_groups(cage)
+    assert not hutch.cages.look(cage)
+
+
+@pytest.mark.parametrize("bomb", [FORK_BOMB, MEMORY_BOMB], ids=["fork", "memory"])
+async def test_a_bomb_in_one_cage_leaves_the_broker_answering(hutch: Hutch, bomb: str) -> None:
+    cage = await hutch.start("iris", limits=Limits(memory_mb=256, tasks=64, cpu_percent=100))
+    async with Hive() as hive:
+        await hive.start("broker")
+        await hive.open_mailbox("bob")
+        await hutch.run("iris", "sh", "-c", f"setsid python3 -c {shlex.quote(bomb)} >/dev/null 2>&1 &")
+        for number in range(40):
+            await hive.send("operator", "bob", f"message {number}")  # each within the deadline of a call
+            await asyncio.sleep(0.02)
+        await hutch.cages.kill(cage)
+    assert not hutch.processes()
+    assert not hutch.groups()
+
+
+@KINDS
+async def test_nothing_is_left_of_a_cage_that_was_stopped_killed_or_swept(hutch: Hutch) -> None:
+    for end in ("stop", "kill", "sweep"):
+        cage = await hutch.start("iris")
+        assert hutch.groups() or _without_groups(cage)
+        inside = await _orphan(hutch)
+        if hutch.cages.kind == "process" and _without_groups(cage):  # there is nothing to know it by
+            os.kill(inside.pid, signal.SIGKILL)
+        match end:
+            case "stop":
+                await hutch.cages.stop(cage, 5.0)
+            case "kill":
+                await hutch.cages.kill(cage)
+            case _:
+                await sweep(hutch.paths)
+        assert not hutch.processes()
+        assert not hutch.groups()
+        await asyncio.wait_for(inside.wait(), 5)
+        inside.close()
+
+
+async def _orphan(hutch: Hutch) -> kernel.Process:
+    """A process in the cage that has left its session and whose parent has ended."""
+    word = f"1000.{os.getpid()}{hutch.generation}"
+    await hutch.run("iris", "sh", "-c", f"setsid sleep {word} >/dev/null 2>&1 &")
+    for _ in range(100):
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdecimal() and (entry / "cmdline").read_bytes() == f"sleep\0{word}\0".encode():
+                    found = kernel.Process.open(int(entry.name))
+                    assert found is not None
+                    return found
+        await asyncio.sleep(0.02)
+    raise AssertionError("it is not there")
+
+
+def _without_groups(cage: Running) -> bool:
+    return not cage.record.groups

@@ -57,6 +57,8 @@ async def test_sigkill_of_any_part_leaves_no_process(hutch: Hutch, part: str) ->
             await process.wait()
             process.close()
     assert not hutch.processes()
+    await hutch.cages.kill(cage)  # as the reconciler does with what is left
+    assert not hutch.groups()
 
 
 @pytest.mark.parametrize("kind", ["bubblewrap", "process"])
@@ -131,11 +133,24 @@ async def test_a_program_that_cannot_start_says_why(hutch: Hutch) -> None:
     assert not hutch.processes()
 
 
+@pytest.mark.parametrize("kind", ["bubblewrap", "process"])
+async def test_what_a_killed_lifecycle_left_of_a_cage_is_cleared_by_the_next_start(hutch: Hutch) -> None:
+    """Its groups too, though nobody may remember them."""
+    cage = await hutch.start("iris")
+    made = hutch.groups()
+    assert made or os.geteuid() != 0
+    (hutch.paths.cage(IRIS) / "cage.json").unlink()
+    assert await hutch.cages.adopt(IRIS) is None
+    await hutch.cages.ended(cage)
+    await hutch.start("iris")
+    assert hutch.groups() == made
+
+
 async def test_a_control_that_is_missing_is_named_and_the_cage_ended(
     hutch: Hutch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel, "root_is_read_only", lambda pid: False)
-    with pytest.raises(Conflict, match="`read-only-root`"):
+    monkeypatch.setattr(kernel, "is_read_only", lambda pid, place: False)
+    with pytest.raises(Conflict, match="`read-only-doors`, `read-only-root`"):
         await hutch.start("iris")
     assert not hutch.processes()
 

@@ -43,6 +43,9 @@ class Cages(Protocol):
     def status(self, cage: Running) -> Ended | None:
         """None while it runs."""
 
+    def look(self, cage: Running) -> bool:
+        """Whether the kernel has ended something in it for want of memory since the last look."""
+
     async def ended(self, cage: Running) -> Ended:
         """Waits for its end."""
 

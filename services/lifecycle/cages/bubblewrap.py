@@ -19,12 +19,14 @@ from pathlib import Path
 
 from libhive.names import machine_name
 from libhive.problems import Conflict
-from services.lifecycle.cages import directories, kernel, seccomp
+from services.lifecycle.cages import directories, kernel, limits, seccomp
 from services.lifecycle.cages.keeper import Command, Kept, Running, read_status
 from services.lifecycle.cages.plan import Bind, Inside, Installation, Plan, environment
 
 VERSION_MIN = (0, 8, 0)
 """The first with --disable-userns."""
+_PROGRAMS = ("bwrap", "cat", "nsenter", "prlimit")
+_ROOTS_PROGRAMS = ("mount", "setpriv", "unshare")
 CHECK_SECONDS_MAX = 20.0
 STAGES = ("/mnt", "/media", "/srv", "/opt")
 """Where the private mount namespace may put its binds: the first that hides none of their sources."""
@@ -63,7 +65,9 @@ class Bubblewrap(Kept):
 
     def check(self) -> None:
         as_root = os.geteuid() == 0
-        for program in ("bwrap", "unshare", "setpriv", "mount") if as_root else ("bwrap",):
+        for program in (
+            ("bwrap", "prlimit", "unshare", "setpriv", "mount") if as_root else ("bwrap", "prlimit")
+        ):
             if shutil.which(program) is None:
                 raise _missing(program)
         _check_version()
@@ -91,9 +95,9 @@ class Bubblewrap(Kept):
             return False
         for pid in kernel.children(cage.init.pid):
             # the second process of the namespace is the program, from when it is no longer bwrap's fork
-            if (
-                kernel.status(pid).get("NSpid", "").split()[-1:] == ["2"]
-                and kernel.command_name(pid) != "bwrap"
+            if kernel.status(pid).get("NSpid", "").split()[-1:] == ["2"] and kernel.command_name(pid) not in (
+                "bwrap",
+                "prlimit",
             ):
                 cage.program = pid
                 return True
@@ -106,9 +110,10 @@ class Bubblewrap(Kept):
         controls["no-capabilities"] = all(
             int(status.get(f"Cap{which}", "1"), 16) == 0 for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")
         )
-        controls["no-nested-namespaces"] = True  # --disable-userns: bwrap ends rather than go on without it
+        controls["no-nested-namespaces"] = kernel.user_namespaces_max(pid) == 1  # by --disable-userns
         controls["no-new-privileges"] = status.get("NoNewPrivs") == "1"
-        controls["read-only-root"] = kernel.root_is_read_only(pid)
+        controls["read-only-doors"] = kernel.is_read_only(pid, Inside().doors)
+        controls["read-only-root"] = kernel.is_read_only(pid, "/")
         controls["seccomp"] = status.get("Seccomp") == "2"
         if os.geteuid() == 0:
             controls["uid"] = set(status.get("Uid", "").split()) == {str(cage.record.uid)}
@@ -194,7 +199,7 @@ def _bwrap(
     for bind in binds:
         argv += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]
     argv += ["--remount-ro", "/", "--chdir", "/state", "--"]
-    return [*argv, installation.python, *plan.program]
+    return [*argv, *limits.prlimit(plan.spec.limits, plan.by_rlimit), installation.python, *plan.program]
 
 
 def _escaped(path: Path) -> str:
@@ -208,7 +213,7 @@ def _differs(pid: int, kind: str) -> bool:
 
 
 def _missing(program: str) -> Conflict:
-    package = "bubblewrap" if program == "bwrap" else "util-linux"
+    package = {"bwrap": "bubblewrap", "cat": "coreutils"}.get(program, "util-linux")
     return Conflict(
         f"{program} is not installed; without it an agent has no cage to live in",
         f"sudo apt-get install {package}   (or your distribution's package {package})",

@@ -18,7 +18,7 @@ import signal
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,8 +29,10 @@ from libhive.clock import now_ms
 from libhive.names import AgentName
 from libhive.paths import Paths
 from libhive.problems import Conflict
+from libhive.spec import Limits
 from services.lifecycle import logbook
-from services.lifecycle.cages import directories, kernel
+from services.lifecycle.cages import cgroups, directories, kernel, limits
+from services.lifecycle.cages.cgroups import Group
 from services.lifecycle.cages.plan import Installation, Plan
 
 MARK = "HIVE_KEEPER"
@@ -38,6 +40,8 @@ RECORD_FILE, STATUS_FILE = "cage.json", "status.json"
 START_SECONDS_MAX = 10.0
 KILL_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.002
+KILLED = (-1, 128 + signal.SIGKILL)
+"""Exit codes of a cage whose program, or something around it, was ended by SIGKILL."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +54,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     uid: int
     started_ms: int
     keeper: kernel.Identity
+    groups: list[Group] = []
+    limits: Limits = Limits()
+    promised: list[str] = []
+    """The controls that hold the limits: what the next lifecycle has to find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,12 @@ class Ended:
 
     exit_code: int
     last_words: str
+    reason: str = ""
+    """In our words, where we know it."""
+
+    @property
+    def why(self) -> str:
+        return self.reason or self.last_words
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +86,8 @@ class Running:
     """The first process of the cage's PID namespace, where there is one."""
     program: int = 0
     controls: tuple[str, ...] = ()
+    memory_kills: int = 0
+    """Processes in it that the kernel has ended for want of memory, as of when that was looked at last."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     spawned: subprocess.Popen[bytes] | None = None
     """Only when we started it ourselves: then it is ours to reap."""
@@ -113,12 +129,20 @@ class Kept(ABC):
     def controls_of(self, cage: Running) -> Mapping[str, bool]:
         """Each control this kind of cage promises, and whether the kernel says that it holds."""
 
+    def rlimits(self, plan: Plan) -> list[str]:
+        """The limits that the processes of this cage hold themselves."""
+        return plan.by_rlimit
+
     def create(self, plan: Plan) -> None:
         directories.make(plan)
 
     async def start(self, plan: Plan) -> Running:
+        plan = replace(plan, groups=cgroups.place(self.paths, plan.name, cgroups.hierarchies()))
+        await self._clear_groups(plan.name, plan.groups)
         cage = self._spawn(plan)
         try:
+            self._limit(cage)
+            self._let_go(cage)
             await self._until_program_runs(cage)
             self._take_controls(cage)
         except BaseException:
@@ -150,6 +174,7 @@ class Kept(ABC):
                 cage.init.signal(signal.SIGKILL)
             await self.ended(cage)
             await kill_marked(self.paths, cage.record.name)
+            await limits.remove(cage.record.groups)
         cage.close()
 
     async def ended(self, cage: Running) -> Ended:
@@ -160,11 +185,18 @@ class Kept(ABC):
                 await cage.init.wait()
             if cage.spawned is not None:
                 cage.spawned.wait()  # it has ended: this only reaps it
+            self.look(cage)
             cage.over.set()
         return self._outcome(cage)
 
     def status(self, cage: Running) -> Ended | None:
         return self._outcome(cage) if cage.over.is_set() or cage.keeper.ended else None
+
+    def look(self, cage: Running) -> bool:
+        """Has the kernel ended something in it for want of memory since the last look?"""
+        before = cage.memory_kills
+        cage.memory_kills = max(before, limits.kills_for_memory(cage.record.groups))
+        return cage.memory_kills > before
 
     async def adopt(self, name: AgentName) -> Running | None:
         run = self.paths.cage(name)
@@ -172,6 +204,7 @@ class Kept(ABC):
         keeper = kernel.Process.reopen(record.keeper) if record else None
         if record is None or keeper is None:
             await kill_marked(self.paths, name)
+            await self._clear_groups(name)
             return None
         cage = Running(record=record, run=run, log=logbook.path(self.paths, name), keeper=keeper)
         try:
@@ -220,14 +253,35 @@ class Kept(ABC):
             uid=plan.uid,
             started_ms=now_ms(),
             keeper=keeper.identity,
+            groups=list(plan.groups),
+            limits=plan.spec.limits,
+            promised=limits.promised(plan.groups, self.rlimits(plan)),
         )
         faults.reach("lifecycle.spawned")
         write_record(plan.run, record)
         faults.reach("lifecycle.recorded")
-        assert spawned.stdin is not None
-        with contextlib.suppress(BrokenPipeError), spawned.stdin as go:
-            go.write(b"go\n")
         return Running(record=record, run=plan.run, log=plan.log, keeper=keeper, spawned=spawned)
+
+    def _limit(self, cage: Running) -> None:
+        """The keeper waits: what it becomes is in the groups from the first instant."""
+        for group in cage.record.groups:
+            limits.make(group, cage.record.limits, cage.keeper.pid)
+            faults.reach("lifecycle.limited")
+
+    def _let_go(self, cage: Running) -> None:
+        assert cage.spawned is not None
+        assert cage.spawned.stdin is not None
+        with contextlib.suppress(BrokenPipeError), cage.spawned.stdin as go:
+            go.write(b"go\n")
+
+    async def _clear_groups(self, name: AgentName, planned: Sequence[Group] = ()) -> None:
+        """What an earlier cage of this agent has left of them."""
+        record = read_record(self.paths.cage(name))
+        try:
+            async with asyncio.timeout(KILL_SECONDS_MAX):
+                await limits.remove([*(record.groups if record else ()), *planned])
+        except TimeoutError:
+            raise Conflict(f"an earlier cage of {name} cannot be ended") from None
 
     async def _until_program_runs(self, cage: Running) -> None:
         try:
@@ -242,7 +296,9 @@ class Kept(ABC):
             raise Conflict(f"the cage did not start its program within {START_SECONDS_MAX:g} s") from None
 
     def _take_controls(self, cage: Running) -> None:
-        controls = self.controls_of(cage)
+        record = cage.record
+        held = limits.holding(record.promised, record.groups, record.limits, cage.program)
+        controls = dict(sorted({**self.controls_of(cage), **held}.items()))
         missing = [control for control, holds in controls.items() if not holds]
         if missing and _lives(
             cage.program
@@ -254,7 +310,10 @@ class Kept(ABC):
         return (cage.init or cage.keeper).pid
 
     def _outcome(self, cage: Running) -> Ended:
-        return Ended(read_status(cage.run).get("exit-code", -1), logbook.last_line(cage.log))
+        code = read_status(cage.run).get("exit-code", -1)
+        killed = cage.memory_kills and code in KILLED
+        reason = limits.out_of_memory(cage.record.limits) if killed else ""
+        return Ended(code, logbook.last_line(cage.log), reason)
 
 
 def _lives(pid: int) -> bool:

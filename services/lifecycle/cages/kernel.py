@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import select
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+ASK_SECONDS_MAX = 5.0
 _PROC = Path("/proc")
+_NS_GET_PARENT = 0xB702
+"""ioctl_nsfs(2); Python knows no name for it."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,13 +138,55 @@ def namespace(pid: int | str, kind: str) -> str:
     return ""
 
 
-def root_is_read_only(pid: int) -> bool:
-    """The last mount on `/` is the one that counts."""
+def limits(pid: int) -> dict[str, str]:
+    """/proc/<pid>/limits: the soft ones, by the kernel's names; empty when it is gone."""
+    try:
+        lines = (_PROC / str(pid) / "limits").read_text().splitlines()[1:]
+    except OSError:
+        return {}
+    return {line[:25].strip(): line[25:].split()[0] for line in lines}
+
+
+def is_in_group(pid: int, group: Path) -> bool:
+    try:
+        return str(pid) in (group / "cgroup.procs").read_text().split()
+    except OSError:
+        return False
+
+
+def user_namespaces_max(pid: int) -> int:
+    """How many user namespaces there may be beside the one that it lives in, that one counted: what the namespace around
+    its own allows. -1 when that cannot be seen.
+
+    Asked from there, by another program: a process with threads cannot go there itself.
+    """
+    with (
+        contextlib.ExitStack() as stack,
+        contextlib.suppress(OSError, subprocess.SubprocessError, ValueError),
+    ):
+        own = _opened(stack, os.open(_PROC / str(pid) / "ns/user", os.O_RDONLY | os.O_CLOEXEC))
+        around = _opened(stack, fcntl.ioctl(own, _NS_GET_PARENT))
+        command = ["nsenter", f"--user=/proc/self/fd/{around}", "--preserve-credentials", "--"]
+        command += ["cat", "/proc/sys/user/max_user_namespaces"]
+        done = subprocess.run(
+            command, pass_fds=(around,), capture_output=True, check=True, timeout=ASK_SECONDS_MAX
+        )
+        return int(done.stdout)
+    return -1
+
+
+def _opened(stack: contextlib.ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
+
+
+def is_read_only(pid: int, place: str) -> bool:
+    """The last mount on it is the one that counts."""
     try:
         mounts = (_PROC / str(pid) / "mountinfo").read_text(errors="replace").splitlines()
     except OSError:
         return False
-    options = [fields[5].split(",") for fields in map(str.split, mounts) if fields[4] == "/"]
+    options = [fields[5].split(",") for fields in map(str.split, mounts) if fields[4] == place]
     return bool(options) and "ro" in options[-1]
 
 

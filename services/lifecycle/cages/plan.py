@@ -9,6 +9,8 @@ from pathlib import Path
 import libhive
 from libhive.names import MANAGER, AgentName
 from libhive.spec import AgentSpec
+from services.lifecycle.cages import limits
+from services.lifecycle.cages.cgroups import Group
 
 LIBRARY = "/opt/hive/lib"
 VENV = "/opt/hive/venv"
@@ -79,6 +81,13 @@ class Plan:
     operator_pronouns: str
     program: tuple[str, ...] = DEFAULT_PROGRAM
     """Arguments of the cage's Python."""
+    groups: tuple[Group, ...] = ()
+    """The control groups of its own; what they do not hold is held by its processes' own limits."""
+
+    @property
+    def by_rlimit(self) -> list[str]:
+        placed = {limit for group in self.groups for limit in group.limits}
+        return [limit for limit in limits.BY_RLIMIT if limit not in placed]
 
     @property
     def spec_file(self) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import libhive
 from libhive.problems import Conflict
-from services.lifecycle.cages import kernel
+from services.lifecycle.cages import kernel, limits
 from services.lifecycle.cages.keeper import MARK, STATUS_FILE, Command, Kept, Running, mark
 from services.lifecycle.cages.plan import Inside, Plan, environment
 
@@ -21,7 +21,7 @@ class ProcessCage(Kept):
     kind = "process"
 
     def check(self) -> None:
-        for program in ("env", "setpriv"):
+        for program in ("env", "prlimit", "setpriv"):
             if shutil.which(program) is None:
                 raise Conflict(f"{program} is not installed", "sudo apt-get install coreutils util-linux")
 
@@ -52,14 +52,20 @@ class ProcessCage(Kept):
             f"--chdir={plan.state}",
             *(f"{name}={value}" for name, value in variables.items()),
         ]
-        return Command([*argv, sys.executable, *plan.program])
+        return Command(
+            [*argv, *limits.prlimit(plan.spec.limits, self.rlimits(plan)), sys.executable, *plan.program]
+        )
 
     def find(self, cage: Running) -> bool:
         for pid in kernel.children(cage.keeper.pid):
-            if kernel.command_name(pid) not in ("sh", "setpriv", "env"):
+            if kernel.command_name(pid) not in ("sh", "setpriv", "env", "prlimit"):
                 cage.program = pid
                 return True
         return False
+
+    def rlimits(self, plan: Plan) -> list[str]:
+        """As root, RLIMIT_NPROC holds nothing; otherwise it counts all that its user runs anywhere."""
+        return [limit for limit in super().rlimits(plan) if limit != "tasks"]
 
     def controls_of(self, cage: Running) -> Mapping[str, bool]:
         return {}

@@ -13,6 +13,7 @@ from libhive.names import agent_name
 from libhive.problems import Conflict
 from libhive.spec import AgentSpec
 from services.lifecycle.cages.bubblewrap import Line, command_line, staged, staging_place
+from services.lifecycle.cages.cgroups import Group
 from services.lifecycle.cages.plan import Bind, Installation, Plan
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,6 +35,7 @@ PLAN = Plan(
     claude=Path("/root/hyperhive/.claude-cli/claude_agent_sdk/_bundled/claude"),
     claude_version="2.1.330",
     operator_pronouns="she/her",
+    groups=(Group(path="/sys/fs/cgroup/x", version=2, limits=["cpu", "memory", "tasks"]),),
 )
 CLONE = Installation.laid_out(
     executable=Path("/root/hyperhive/.venv/bin/python"),
@@ -50,7 +52,7 @@ def staging_exists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("user", ["root", "user"])
 def test_the_command_line(user: str) -> None:
-    plan = PLAN if user == "root" else dataclasses.replace(PLAN, uid=1000)
+    plan = PLAN if user == "root" else dataclasses.replace(PLAN, uid=1000, groups=())
     line = command_line(plan, CLONE, as_root=user == "root", status_fd=5, filter_fd=6)
     golden = GOLDEN / f"bubblewrap-{user}.txt"
     if "UPDATE_GOLDEN" in os.environ:
