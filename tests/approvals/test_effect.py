@@ -7,7 +7,7 @@ import pytest
 
 from libhive.messages.approvals import EffectLine
 from libhive.names import MANAGER
-from libhive.spec import AgentSpec, McpServer
+from libhive.spec import AgentSpec, Limits, McpServer
 from services.approvals import effect
 from services.approvals.effect import compare, with_missing
 
@@ -38,6 +38,15 @@ def test_model_and_packages() -> None:
         ("model", "low", "haiku", "opus"),
         ("packages", "low", "jq", ""),
     ]
+
+
+def test_more_of_the_host_is_a_greater_risk_than_less() -> None:
+    assert changed(limits=Limits(memory_mb=4096, tasks=100)) == [
+        ("limits.memory_mb", "medium", "2048", "4096"),
+        ("limits.tasks", "low", "512", "100"),
+    ]
+    made = rows(compare("iris", None, msgspec.structs.replace(PLAIN, limits=Limits(cpu_percent=400))))
+    assert ("limits.cpu_percent", "medium", "", "400") in made
 
 
 def test_a_prompt_that_is_mostly_new_is_a_greater_risk() -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from libhive.problems import BadRequest
-from libhive.spec import MANAGER_FILES, AgentSpec, files_for, resolve
+from libhive.spec import MANAGER_FILES, AgentSpec, Limits, files_for, resolve
 
 
 def test_a_new_agents_files_resolve_to_what_was_asked() -> None:
@@ -28,6 +29,12 @@ def test_a_new_agents_files_resolve_to_what_was_asked() -> None:
         ("a" + ".a" * 9_900 + " = 1", "dots"),
         ('"a"' + '."a"' * 4_000 + " = 1", "dots"),
         ("x = {a" + ".a" * 9_000 + " = 1}", "dots"),
+        ("[limits]\nmemory_mb = 127", "memory_mb"),
+        ("[limits]\nmemory_mb = 1.5", "memory_mb"),
+        ("[limits]\ntasks = 31", "tasks"),
+        ("[limits]\ncpu_percent = 25601", "cpu_percent"),
+        ("[limits]\ndisk_mb = 1", "unknown field"),
+        ("limits = 'none'", "limits"),
         ("[mcp_servers.x]\ncommand = 'y'\nsecret = 1", "unknown field"),
         ("[mcp_servers.x]\ncommand = 'y'\nenv = {LD_PRELOAD = 'x'}", "the hive's own"),
     ],
@@ -44,3 +51,11 @@ def test_other_files_are_refused() -> None:
 
 def test_a_dotted_text_is_no_dotted_key() -> None:
     assert resolve({"agent.toml": '[env]\nX = "1.2.3.4.5.6.7.8.9.10.11.12"'}).env["X"].endswith("12")
+
+
+def test_limits_have_defaults_each_on_its_own() -> None:
+    assert resolve({"agent.toml": "[limits]\ntasks = 64"}).limits == Limits(
+        memory_mb=2048, tasks=64, cpu_percent=200
+    )
+    old = msgspec.json.decode(b'{"prompt": "from before there were limits"}', type=AgentSpec)
+    assert old.limits == Limits()

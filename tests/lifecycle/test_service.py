@@ -14,7 +14,7 @@ from libhive.messages import lifecycle as say
 from libhive.names import MANAGER, agent_name, new_id
 from libhive.problems import BadRequest, Conflict, NotAllowed, NotFound, Unavailable
 from libhive.spec import AgentSpec, files_for, resolve
-from services.lifecycle.cages import kernel
+from services.lifecycle.cages import cgroups, kernel
 from services.lifecycle.cages.keeper import marked
 from tests.lifecycle.conftest import LifecycleHive
 
@@ -283,7 +283,8 @@ async def test_the_process_cage_only_by_its_name(hive: LifecycleHive) -> None:
     hive.kind = "process"
     await hive.start("lifecycle")
     manager = await hive.running(MANAGER)
-    assert (manager.cage_kind, manager.controls) == ("process", [])
+    assert manager.cage_kind == "process"
+    assert all(control.split(":")[0] in ("cpu", "memory", "tasks") for control in manager.controls)
 
 
 async def test_an_unknown_kind_of_cage_does_not_start(hive: LifecycleHive) -> None:
@@ -303,7 +304,7 @@ async def _exec(hive: LifecycleHive, *argv: str) -> say.Executed:
     raise AssertionError(hive.logs())
 
 
-@pytest.mark.parametrize("point", ["started", "spawned", "recorded", "asked"])
+@pytest.mark.parametrize("point", ["started", "spawned", "recorded", "limited", "asked"])
 async def test_sigkill_at_any_step_leaves_one_cage_at_most(hive: LifecycleHive, point: str) -> None:
     """The process dies at the named point; the next one makes it so all the same, with no cage twice or unseen."""
     if point == "asked":
@@ -330,3 +331,7 @@ async def test_sigkill_at_any_step_leaves_one_cage_at_most(hive: LifecycleHive, 
     keepers = [pid for pid in marked(hive.paths)[MANAGER] if kernel.command_name(pid) == "sh"]
     assert len(keepers) == 1
     assert len(marked(hive.paths)[MANAGER]) == 3  # the keeper and two of bwrap
+    groups = [agent for agent, _ in cgroups.left_over(hive.paths, cgroups.hierarchies())]
+    assert (
+        groups.count(MANAGER) == len(groups) == len(cgroups.place(hive.paths, MANAGER, cgroups.hierarchies()))
+    )
