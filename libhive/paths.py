@@ -69,6 +69,11 @@ class Paths:
         return self.state / "config" / f"{agent}.git"
 
     @property
+    def archive(self) -> Path:
+        """The repositories of agents that were purged."""
+        return self.state / "archive"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 

@@ -6,7 +6,7 @@
     commands   every command in alphabetical order
     overview   status and agents: looking at the whole hive
     events     what has happened, and what happens
-    agents     spawn start stop restart rebuild destroy logs exec
+    agents     spawn start stop restart rebuild destroy purge logs exec
     mail       send inbox answer
     receipts   message retry drop
     history    search retention

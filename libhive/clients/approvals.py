@@ -7,6 +7,8 @@ from libhive.clients import Client
 from libhive.messages import approvals as say
 from libhive.messages.base import Done
 
+ARCHIVE_SECONDS = 30.0
+
 
 class Approvals(Client):
     service = "approvals"
@@ -45,6 +47,12 @@ class Approvals(Client):
 
     async def deny(self, number: int, reason: str, id: str | None = None) -> say.Proposal:
         return await self.link.call("approvals", say.Deny(number=number, reason=reason), id=id)
+
+    async def archive_config(self, agent: str) -> str:
+        """Where the repository is kept now; empty when there was none."""
+        return (
+            await self.link.call("approvals", say.ArchiveConfig(agent=agent), timeout_seconds=ARCHIVE_SECONDS)
+        ).path
 
     async def deployables(self) -> Sequence[say.Deployable]:
         return (await self.link.call("approvals", say.Deployables())).deployables

@@ -8,6 +8,9 @@ from libhive.messages.base import Done
 class Gateway(Client):
     service = "gateway"
 
+    async def forget_agent(self, agent: str) -> Done:
+        return await self.link.call("gateway", say.ForgetAgent(agent=agent))
+
     async def login(self, kind: say.CredentialKind, secret: str) -> Done:
         return await self.link.call("gateway", say.Login(kind=kind, secret=secret))
 

@@ -9,6 +9,9 @@ from libhive.spec import AgentSpec
 STOP_SECONDS = 20.0
 """A verb that ends a cage is answered when it has ended, so it may take its grace time."""
 
+FORGET_SECONDS = 120.0
+"""An agent may have filled its /state with millions of files."""
+
 
 class Lifecycle(Client):
     service = "lifecycle"
@@ -36,6 +39,9 @@ class Lifecycle(Client):
 
     async def destroy(self, name: str, id: str | None = None) -> say.Agent:
         return await self.link.call("lifecycle", say.Destroy(name=name), id=id, timeout_seconds=STOP_SECONDS)
+
+    async def forget(self, name: str) -> Done:
+        return await self.link.call("lifecycle", say.Forget(name=name), timeout_seconds=FORGET_SECONDS)
 
     async def logs(self, name: str, lines: int = 100) -> str:
         return (await self.link.call("lifecycle", say.Logs(name=name, lines=lines))).text

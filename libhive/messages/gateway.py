@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from libhive.messages.base import Done, Event, Reply, Request
+from libhive.names import Name
 
 CredentialKind = Literal["api_key", "oauth_token"]
 GatewayMode = Literal["rehearsal", "api_key", "oauth_token"]
@@ -30,6 +31,15 @@ class Logout(Request[Done], frozen=True, kw_only=True):
 
     KIND = "gateway.logout"
     REPLY = Done
+
+
+class ForgetAgent(Request[Done], frozen=True, kw_only=True):
+    """Updater: remove what is kept of an agent that is destroyed."""
+
+    KIND = "gateway.forget_agent"
+    REPLY = Done
+
+    agent: Name
 
 
 class Usage(Reply, frozen=True, kw_only=True):

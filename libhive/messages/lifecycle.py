@@ -90,6 +90,15 @@ class Destroy(Request[Agent], frozen=True, kw_only=True):
     name: Name
 
 
+class Forget(Request[Done], frozen=True, kw_only=True):
+    """Updater: remove a destroyed agent's /state, logs and row. Its number, and so its user, is never given again."""
+
+    KIND = "lifecycle.forget"
+    REPLY = Done
+
+    name: Name
+
+
 class LogText(Reply, frozen=True, kw_only=True):
     text: str
 
@@ -128,6 +137,11 @@ class StopAll(Request[Done], frozen=True, kw_only=True):
 
     KIND = "lifecycle.stop_all"
     REPLY = Done
+
+
+class AgentForgotten(Event, frozen=True, kw_only=True):
+    KIND = "lifecycle.agent_forgotten"
+    name: str
 
 
 class AgentChanged(Event, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     kind.KIND: kind
     for kind in (
         approvals.Approve,
+        approvals.ArchiveConfig,
         approvals.Deny,
         approvals.Deployables,
         approvals.Proposals,
@@ -40,6 +41,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         broker.News,
         broker.OpenMailbox,
         broker.Peers,
+        broker.PurgeMailbox,
         broker.Questions,
         broker.Recv,
         broker.Remind,
@@ -53,6 +55,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         broker.SetHold,
         broker.SetStatus,
         dashboard.MakeLink,
+        gateway.ForgetAgent,
         gateway.GatewayStatus,
         gateway.Login,
         gateway.Logout,
@@ -60,12 +63,15 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         lifecycle.Apply,
         lifecycle.Destroy,
         lifecycle.Exec,
+        lifecycle.Forget,
         lifecycle.Logs,
         lifecycle.Restart,
         lifecycle.Start,
         lifecycle.Stop,
         lifecycle.StopAll,
         updater.Deploys,
+        updater.PurgeAgent,
+        updater.Purges,
         updater.Rebuild,
     )
 }
@@ -75,6 +81,7 @@ EVENTS: dict[str, type[Event]] = {
     for kind in (
         approvals.ProposalChanged,
         broker.MailboxChanged,
+        broker.MailboxPurged,
         broker.MessageStored,
         broker.PeerChanged,
         broker.QuestionChanged,
@@ -83,6 +90,8 @@ EVENTS: dict[str, type[Event]] = {
         gateway.GatewayChanged,
         gateway.RequestServed,
         lifecycle.AgentChanged,
+        lifecycle.AgentForgotten,
         updater.DeployChanged,
+        updater.PurgeChanged,
     )
 }

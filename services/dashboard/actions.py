@@ -76,6 +76,12 @@ class ModelForm(Form, frozen=True, kw_only=True):
     model: ModelName
 
 
+class PurgeForm(Form, frozen=True, kw_only=True):
+    """`confirm` is the agent's name, typed once more."""
+
+    confirm: Annotated[str, msgspec.Meta(max_length=64)]
+
+
 class RemindForm(Form, frozen=True, kw_only=True):
     """As in the broker's own: one of `at_ms`, `after_seconds` and `cron`."""
 
@@ -176,6 +182,13 @@ class Actions:
 
     async def on_model(self, asked: Asked) -> Reply:
         return await self._in_cage(asked.agent, "/model", {"model": asked.form.model})
+
+    async def on_purge(self, asked: Asked) -> Reply:
+        if asked.form.confirm != asked.agent:
+            raise BadRequest(f"type the agent's name to purge it: {asked.agent}")
+        return await self._slow(
+            "updater", updater.PurgeAgent(agent=asked.agent, confirm=asked.form.confirm), asked
+        )
 
     async def on_rebuild(self, asked: Asked) -> Reply:
         return await self._slow("updater", updater.Rebuild(agent=asked.agent), asked)

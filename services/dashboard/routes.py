@@ -87,6 +87,7 @@ class Web:
             Button("/api/agents/{name}/hold", actions.HoldForm, act.on_hold),
             Button("/api/agents/{name}/interrupt", NoForm, act.on_interrupt),
             Button("/api/agents/{name}/model", actions.ModelForm, act.on_model),
+            Button("/api/agents/{name}/purge", actions.PurgeForm, act.on_purge),
             Button("/api/agents/{name}/rebuild", NoForm, act.on_rebuild),
             Button("/api/agents/{name}/remind", actions.RemindForm, act.on_remind),
             Button("/api/agents/{name}/restart", NoForm, act.on_restart),

@@ -55,7 +55,7 @@ def _harness_state(agent: lifecycle.Agent, peer: broker.Peer | None, now: int) -
         return State("unknown", "the cage runs, but its harness is not connected")
     if "operator" in peer.holds and peer.state == "idle":
         return State("paused", "paused by the operator")
-    return State(peer.state, peer.detail)
+    return State(peer.state, peer.detail or agent.detail)
 
 
 def deploy_in_progress(agent: str, deploys: list[updater.Deploy]) -> str:
@@ -126,6 +126,8 @@ def line_of(event: Event) -> Line | None:
             return _agent_line(agent)
         case approvals.ProposalChanged(proposal=proposal):
             return _proposal_line(proposal)
+        case updater.PurgeChanged(purge=purge):
+            return _purge_line(purge)
         case updater.DeployChanged(deploy=deploy):
             return _deploy_line(deploy)
         case gateway.GatewayChanged(mode=mode, last_error=error):
@@ -135,6 +137,20 @@ def line_of(event: Event) -> Line | None:
         case gateway.RequestServed():
             return _request_line(event)
     return None
+
+
+def _purge_line(purge: updater.Purge) -> Line:
+    if purge.step == "purged":
+        return Line(
+            purge.agent,
+            "warn",
+            f"{purge.agent} is purged; its configuration is in {purge.archive or 'no archive'}",
+        )
+    return Line(
+        purge.agent,
+        "warn" if purge.detail else "trace",
+        f"purge of {purge.agent}: {purge.detail or purge.step}",
+    )
 
 
 def _message_line(receipt: broker.Receipt) -> Line:

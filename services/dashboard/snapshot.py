@@ -190,6 +190,13 @@ class Snapshot:
                 self._agents[agent.name] = agent
                 self._show_agent(agent.name)
                 self.on_agents()
+            case lifecycle.AgentForgotten(name=name):
+                self._agents.pop(name, None)
+                self._usage.pop(name, None)
+                self._gone("agent", name)
+                self.on_agents()
+            case broker.MailboxPurged(name=name):
+                self._forget_mailbox(name)
             case broker.PeerChanged(peer=peer):
                 self._peers[peer.name] = peer
                 self._show_agent(peer.name)
@@ -311,6 +318,18 @@ class Snapshot:
         self._lines.append(view)
         self._feed.publish("line", encode(view), frozenset({line.agent}) if line.agent else NOBODY)
 
+    def _forget_mailbox(self, name: str) -> None:
+        self._peers.pop(name, None)
+        for key in [key for key in self._receipts if key[1] == name]:
+            del self._receipts[key]
+            self._gone("message", "/".join(key))
+        for question in [one for one in self._questions.values() if name in (one.asker, one.recipient)]:
+            del self._questions[question.id]
+            self._gone("question", question.id)
+        for reminder in [one for one in self._reminders.values() if one.agent == name]:
+            del self._reminders[reminder.id]
+            self._gone("reminder", reminder.id)
+
     def _forget_receipts(self) -> None:
         """The oldest beyond what is kept, but never the operator's unread mail."""
         over = len(self._receipts) - self._settings.messages_kept_max
@@ -355,6 +374,7 @@ class Snapshot:
             cage=agent.cage if lifecycle_up else "unknown",
             cage_kind=agent.cage_kind,
             controls=agent.controls,
+            limits=spec.limits,
             revision=agent.revision,
             generation=agent.generation,
             since_ms=agent.since_ms,

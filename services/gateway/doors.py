@@ -76,6 +76,9 @@ class HttpDoors:
             self._paths.door(agent, "gateway").unlink(missing_ok=True)
             log.info("door closed", extra={"agent": agent})
 
+    def is_open(self, agent: AgentName) -> bool:
+        return agent in self._doors
+
     async def close_all(self) -> None:
         """At the gateway's end; which doors there were is kept for its next start."""
         await asyncio.gather(*(self.close(agent) for agent in list(self._doors)))

@@ -7,6 +7,7 @@ from libhive.daemon import Call, Daemon, Handlers
 from libhive.link import Link
 from libhive.messages.base import Done
 from libhive.messages.gateway import (
+    ForgetAgent,
     GatewayChanged,
     GatewayMode,
     GatewayReport,
@@ -15,8 +16,9 @@ from libhive.messages.gateway import (
     Logout,
     RequestServed,
 )
+from libhive.names import agent_name
 from libhive.paths import Paths
-from libhive.problems import NoSpace
+from libhive.problems import NoSpace, Unavailable
 from services.gateway import rules, secret
 from services.gateway.credential import Keeper
 from services.gateway.doors import HttpDoors
@@ -51,6 +53,7 @@ class GatewayService:
 
     def bus_handlers(self) -> Handlers:
         return {
+            ForgetAgent: self.on_forget_agent,
             GatewayStatus: self.on_status,
             Login: self.on_login,
             Logout: self.on_logout,
@@ -92,6 +95,13 @@ class GatewayService:
             or ("" if not rehearsing or self.settings.rehearsal else NO_CREDENTIAL),
             usage=self.store.usage(rehearsal=rehearsing),
         )
+
+    async def on_forget_agent(self, call: Call, m: ForgetAgent) -> Done:
+        agent = agent_name(m.agent)
+        if self.doors.is_open(agent):  # closed a moment after its mailbox
+            raise Unavailable(f"the gateway's door of {agent} is open", "destroy the agent first")
+        await self.store.forget(agent)
+        return Done()
 
     async def on_login(self, call: Call, m: Login) -> Done:
         credential = Credential(m.kind, m.secret)

@@ -108,6 +108,15 @@ class Store:
         statement = text("DELETE FROM doors WHERE agent = :agent")
         await self._database.write(lambda connection: _run(connection, statement, {"agent": agent}))
 
+    async def forget(self, agent: AgentName) -> None:
+        """All that is kept of it."""
+
+        def work(connection: Connection) -> None:
+            for table in ("usage", "doors"):
+                _run(connection, text(f"DELETE FROM {table} WHERE agent = :agent"), {"agent": agent})
+
+        await self._database.write(work)
+
     def answered(self, id: str) -> Done | None:
         return self._database.read(lambda connection: recall(connection, id, Done))
 

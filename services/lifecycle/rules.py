@@ -54,11 +54,13 @@ class Step:
 # ---- commands
 
 
-def new_row(name: str, rows: Collection[Row], settings: Settings) -> Row:
-    """An agent that never was: the next number, and the lowest free port. Neither is ever given to another agent."""
+def new_row(name: str, rows: Collection[Row], settings: Settings, last_number: int = 0) -> Row:
+    """An agent that never was: the next number, and the lowest free port. The number, which makes its user, was never
+    another agent's, not even one's that was purged (`last_number` is the greatest of those)."""
     if len(rows) >= settings.agents_max:
         raise TooMany(f"this hive has had {len(rows)} agents, and there are no more ports for their pages")
     number = 1 + max((row.number for row in rows), default=0)
+    number = max(number, 1 + last_number)
     ports = set(range(settings.page_port_first, settings.page_port_last + 1)) - {
         row.page_port for row in rows
     }
@@ -95,6 +97,11 @@ def on_destroy(row: Row) -> Change:
     return Change(
         replace(row, desired="destroyed", broken=False, detail=""), (CloseMailbox(name=row.name),), True
     )
+
+
+def on_forget(row: Row) -> None:
+    if row.desired != "destroyed":
+        raise Conflict(f"{row.name} is not destroyed", f"destroy it first: hive-admin destroy {row.name}")
 
 
 def expect(row: Row | None, name: str) -> Row:

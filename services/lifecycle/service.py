@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from libhive.clock import Clock, now_ms
 from libhive.daemon import Call, Daemon, Handlers
 from libhive.link import Link
 from libhive.messages import lifecycle as say
-from libhive.messages.base import Done
+from libhive.messages.base import Done, Event
 from libhive.names import MANAGER, agent_name
 from libhive.paths import Paths
 from libhive.problems import Conflict, Unavailable
@@ -41,7 +42,8 @@ class Lifecycle:
         )
         self._courier = Courier(store, link, settings)
         self._reconciler = Reconciler(paths, settings, store, cages, clock, self._changed)
-        self._publish: Callable[[say.AgentChanged], None] = lambda event: None
+        self._forgetting = asyncio.Lock()
+        self._publish: Callable[[Event], None] = lambda event: None
 
     def bus_handlers(self) -> Handlers:
         return {
@@ -49,6 +51,7 @@ class Lifecycle:
             say.Apply: self.on_apply,
             say.Destroy: self.on_destroy,
             say.Exec: self.on_exec,
+            say.Forget: self.on_forget,
             say.Logs: self.on_logs,
             say.Restart: self.on_restart,
             say.Start: self.on_start,
@@ -99,6 +102,16 @@ class Lifecycle:
             raise Conflict(f"{m.name} has no cage that runs", f"hive-admin start {m.name}")
         return await execute(self._paths.page(agent_name(row.name)), m.argv, m.timeout_seconds)
 
+    async def on_forget(self, call: Call, m: say.Forget) -> Done:
+        async with self._forgetting:
+            row = self._store.row(m.name)
+            if row is not None:
+                rules.on_forget(row)
+                await self._reconciler.forget(agent_name(row.name))
+                await self._store.forget(row)
+                self._publish(say.AgentForgotten(name=row.name))
+        return Done()
+
     async def on_logs(self, call: Call, m: say.Logs) -> say.LogText:
         row = self._row(m.name)
         return say.LogText(text=logbook.tail(logbook.path(self._paths, agent_name(row.name)), m.lines))
@@ -135,7 +148,7 @@ class Lifecycle:
 
     def _applying(self, name: str, revision: int, spec: AgentSpec, *, revive: bool = False) -> Decide:
         def decide(row: Row | None, rows: list[Row]) -> Change:
-            there = row or rules.new_row(name, rows, self._settings)
+            there = row or rules.new_row(name, rows, self._settings, self._store.last_purged())
             return rules.on_apply(there, revision, spec, self._settings.uid_of, revive=revive)
 
         return decide

@@ -5,7 +5,7 @@ import { Top } from "./banners.js";
 import { Composer } from "./composer.js";
 import { hive, notify, openQuestions, rehearsing, start, useHive } from "./live.js";
 import { Act, Ago, Body, Chip, Dialogs, Empty, State, Toasts, Who } from "./parts.js";
-import { Txt, clock, count, exact, plain, plural, span, str } from "./text.js";
+import { Txt, clock, count, exact, limits, plain, plural, span, str } from "./text.js";
 import { Message, together } from "./views/messages.js";
 import { Open } from "./views/questions.js";
 
@@ -215,6 +215,7 @@ function Side({ agent }) {
         <dt>up since</dt><dd><${Ago} at=${agent.since_ms} /></dd>
         <dt>mail</dt><dd>${agent.unacked} not finished</dd>
         <dt>used</dt><dd>${plural(number(usage.turns), "turn")}, ${count(number(usage.input_tokens) + number(usage.cache_read_tokens))} in, ${count(number(usage.output_tokens))} out${rehearsing() ? ", rehearsed" : ""}</dd>
+        <dt>at most</dt><dd>${limits(agent.limits)}</dd>
         <dt>confined by</dt><dd>${agent.controls.join(", ") || "nothing"}</dd>
       </dl>
       <div class="row">

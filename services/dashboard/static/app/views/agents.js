@@ -4,7 +4,7 @@ import { post, toast } from "../api.js";
 import { compose } from "../composer.js";
 import { agents, hive, rehearsing, useHive } from "../live.js";
 import { Act, Ago, Chip, Empty, State, Who, pageUrl, stateKind } from "../parts.js";
-import { Txt, count, plain, plural } from "../text.js";
+import { Txt, count, limits, plain, plural } from "../text.js";
 
 const FIRST_WORDS = "spawn an agent called iris who draws";
 
@@ -82,9 +82,13 @@ function More({ agent, act, gone }) {
         <${Act} run=${act("rebuild")} done=${`${agent.name} is rebuilt after its turn`}>Rebuild</${Act}>
         ${!agent.manager && html`<${Act} kind="danger" run=${act("destroy", { confirm: agent.name })} done=${`${agent.name} is destroyed`} ask=${{ title: `Destroy ${agent.name}?`, text: "Its cage ends and it can no longer be written to. Its mail, its /state and its configuration are kept: an agent of the same name brings it back.", go: "Destroy", danger: true, type: agent.name }}>Destroy</${Act}>`}
       </div>`}
+      ${gone && html`<div class="row">
+        <${Act} kind="danger" run=${act("purge", { confirm: agent.name })} done=${`${agent.name} is being purged`} ask=${{ title: `Purge ${agent.name}?`, text: "Its mail, questions, reminders and its /state are removed for ever. Only its configuration is kept, in the archive. There is no way back.", go: "Purge", danger: true, type: agent.name }}>Purge</${Act}>
+      </div>`}
       <dl class="facts">
         <dt>cage</dt><dd>${agent.cage}, ${agent.cage_kind}, wanted ${agent.desired}</dd>
         <dt>generation</dt><dd>${agent.generation}, since <${Ago} at=${agent.since_ms} /></dd>
+        <dt>at most</dt><dd>${limits(agent.limits)}</dd>
         <dt>confined by</dt><dd>${agent.controls.join(", ") || "nothing"}</dd>
         <dt>packages</dt><dd>${agent.packages.join(", ") || "none of its own"}</dd>
         <dt>may write to</dt><dd>${agent.allowed_recipients ? agent.allowed_recipients.join(", ") || "nobody" : "everybody"}</dd>
