@@ -14,6 +14,7 @@
     reminders  remind reminders cancel-reminder
     access     login logout link
     standing   what lifecycle adds to a command about an agent: it is stopped, or destroyed
+    garbage    gc: what is left over
     doctor     what is wrong with this machine, and the line that mends it
     render     what a person sees; the only module that knows rich
     times      instants as a person reads them

@@ -15,6 +15,7 @@ from libhive.admin import (
     backup,
     doctor,
     events,
+    garbage,
     history,
     mail,
     overview,
@@ -254,6 +255,15 @@ COMMANDS = (
         ("lifecycle",),
         _exec,
         "hive-admin exec iris -- ls -la /state",
+    ),
+    Command(
+        "gc",
+        "what is left over of agents that are no more, and removing it",
+        garbage.collect,
+        ("lifecycle",),
+        garbage.arguments,
+        garbage.EXAMPLES,
+        garbage.DETAIL,
     ),
     Command(
         "inbox",

@@ -28,7 +28,7 @@ from libhive.logs import safe_text
 from libhive.messages.approvals import FileDiff, Proposal, ProposalDetail
 from libhive.messages.broker import Peer, Question, Receipt, Reminder
 from libhive.messages.gateway import GatewayReport
-from libhive.messages.lifecycle import Agent
+from libhive.messages.lifecycle import Agent, Leftovers
 from libhive.names import OPERATOR
 
 
@@ -167,6 +167,23 @@ class Screen:
             if not finding.ok and finding.mend:
                 self.say(f"     {finding.mend}", STRONG)
 
+    def leftovers(self, found: Leftovers, *, applied: bool) -> None:
+        rows = [
+            (
+                one.kind,
+                one.agent,
+                one.path,
+                _size(one.bytes),
+                one.problem or ("removed" if one.removed else one.why),
+            )
+            for one in found.leftovers
+        ]
+        self.table(("what", "of", "where", "size", ""), rows, "nothing is left over")
+        if found.more:
+            self.say("there is more: look again when this is removed")
+        if rows and not applied:
+            self.say("nothing was removed; to remove it: hive-admin gc --apply")
+
     def event(self, at_ms: int, kind: str, body: dict[str, Any]) -> None:
         """One line: when, what, and the fields that tell a person most."""
         if kind.endswith(".gap"):
@@ -293,6 +310,14 @@ class Screen:
 def line(text: str, style: str = "") -> Text:
     """On one line, whatever it holds."""
     return Text(safe_text(" ".join(text.split("\n")), keep=ONE_LINE), style=style)
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "KB", "MB"):
+        if count < 1_000:
+            return f"{count} {unit}"
+        count //= 1_000
+    return f"{count} GB"
 
 
 def state(text: str) -> Text:

@@ -7,8 +7,6 @@ from libhive.clients import Client
 from libhive.messages import approvals as say
 from libhive.messages.base import Done
 
-ARCHIVE_SECONDS = 30.0
-
 
 class Approvals(Client):
     service = "approvals"
@@ -50,9 +48,7 @@ class Approvals(Client):
 
     async def archive_config(self, agent: str) -> str:
         """Where the repository is kept now; empty when there was none."""
-        return (
-            await self.link.call("approvals", say.ArchiveConfig(agent=agent), timeout_seconds=ARCHIVE_SECONDS)
-        ).path
+        return (await self.link.call("approvals", say.ArchiveConfig(agent=agent))).path
 
     async def deployables(self) -> Sequence[say.Deployable]:
         return (await self.link.call("approvals", say.Deployables())).deployables

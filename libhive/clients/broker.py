@@ -9,7 +9,8 @@ from libhive.messages import broker as say
 from libhive.messages.base import Done
 
 SEARCH_SECONDS = 10.0
-PURGE_SECONDS = 600.0
+PURGE_SECONDS = 10.0
+"""A great mailbox takes longer: it is asked again until nothing of it is left, and goes on meanwhile."""
 RETAIN_SECONDS = 3_600.0
 """A million messages go slowly, so that nobody's mail waits for it. Giving up here does not end it there."""
 

@@ -9,8 +9,9 @@ from libhive.spec import AgentSpec
 STOP_SECONDS = 20.0
 """A verb that ends a cage is answered when it has ended, so it may take its grace time."""
 
-FORGET_SECONDS = 120.0
-"""An agent may have filled its /state with millions of files."""
+COLLECT_SECONDS = 600.0
+FORGET_SECONDS = 10.0
+"""An agent that has filled its /state with millions of files takes longer: it is asked again, and goes on meanwhile."""
 
 
 class Lifecycle(Client):
@@ -39,6 +40,10 @@ class Lifecycle(Client):
 
     async def destroy(self, name: str, id: str | None = None) -> say.Agent:
         return await self.link.call("lifecycle", say.Destroy(name=name), id=id, timeout_seconds=STOP_SECONDS)
+
+    async def collect_garbage(self, *, apply: bool = False) -> say.Leftovers:
+        request = say.CollectGarbage(apply=apply)
+        return await self.link.call("lifecycle", request, timeout_seconds=COLLECT_SECONDS)
 
     async def forget(self, name: str) -> Done:
         return await self.link.call("lifecycle", say.Forget(name=name), timeout_seconds=FORGET_SECONDS)

@@ -139,6 +139,36 @@ class StopAll(Request[Done], frozen=True, kw_only=True):
     REPLY = Done
 
 
+class Leftover(Reply, frozen=True, kw_only=True):
+    """Something of an agent that nobody needs any more."""
+
+    kind: Literal["cage", "group", "log", "run", "state"]
+    agent: str
+    path: str
+    """Where it is, on the host; of a cage the numbers of its processes."""
+    why: str
+    bytes: int = 0
+    removed: bool = False
+    problem: str = ""
+    """Why it could not be removed."""
+
+
+class Leftovers(Reply, frozen=True, kw_only=True):
+    leftovers: list[Leftover]
+    more: bool = False
+    """There are more than one reply carries."""
+
+
+class CollectGarbage(Request[Leftovers], frozen=True, kw_only=True):
+    """Operator: what this host has of agents that no registry knows, and of cages that have ended. A dry run unless
+    `apply`."""
+
+    KIND = "lifecycle.collect_garbage"
+    REPLY = Leftovers
+
+    apply: bool = False
+
+
 class AgentForgotten(Event, frozen=True, kw_only=True):
     KIND = "lifecycle.agent_forgotten"
     name: str

@@ -61,6 +61,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         gateway.Logout,
         lifecycle.Agents,
         lifecycle.Apply,
+        lifecycle.CollectGarbage,
         lifecycle.Destroy,
         lifecycle.Exec,
         lifecycle.Forget,

@@ -144,6 +144,11 @@ class Reconciler:
         own = [paths.agent_state(name), log, log.with_suffix(".log.1")]
         return [*own, paths.cage(name), paths.page_dir(name), paths.doors(name)]
 
+    def caged(self, name: str) -> bool:
+        """Whether there is a cage of it, or may be."""
+        ward = self._wards.get(name)
+        return ward is None or ward.cage is not None or ward.phase != "ended"
+
     def running(self, name: str) -> bool:
         return name in self._wards and self._wards[name].phase == "running"
 

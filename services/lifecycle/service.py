@@ -14,7 +14,7 @@ from libhive.names import MANAGER, agent_name
 from libhive.paths import Paths
 from libhive.problems import Conflict, Unavailable
 from libhive.spec import MANAGER_FILES, AgentSpec, resolve
-from services.lifecycle import logbook, rules
+from services.lifecycle import leftovers, logbook, rules
 from services.lifecycle.cages import Cages
 from services.lifecycle.courier import Courier
 from services.lifecycle.execute import execute
@@ -43,12 +43,15 @@ class Lifecycle:
         self._courier = Courier(store, link, settings)
         self._reconciler = Reconciler(paths, settings, store, cages, clock, self._changed)
         self._forgetting = asyncio.Lock()
+        self._clearing: set[str] = set()
+        """Agents whose leftovers are being removed: none of that name may begin meanwhile."""
         self._publish: Callable[[Event], None] = lambda event: None
 
     def bus_handlers(self) -> Handlers:
         return {
             say.Agents: self.on_agents,
             say.Apply: self.on_apply,
+            say.CollectGarbage: self.on_collect_garbage,
             say.Destroy: self.on_destroy,
             say.Exec: self.on_exec,
             say.Forget: self.on_forget,
@@ -93,6 +96,21 @@ class Lifecycle:
     async def on_apply(self, call: Call, m: say.Apply) -> say.Agent:
         return await self._command(call, m.name, self._applying(m.name, m.revision, m.spec, revive=m.revive))
 
+    async def on_collect_garbage(self, call: Call, m: say.CollectGarbage) -> say.Leftovers:
+        async with self._forgetting:
+            registry = leftovers.Registry(self._paths, self._knows, self._reconciler.caged)
+            found = list(leftovers.find(registry))
+            listed = [
+                await asyncio.to_thread(leftovers.measured, one) for one in found[: leftovers.LISTED_MAX]
+            ]
+            if m.apply:
+                self._clearing = {one.agent for one in listed}
+                try:
+                    listed = [await leftovers.remove(registry, one) for one in listed]
+                finally:
+                    self._clearing = set()
+        return say.Leftovers(leftovers=listed, more=len(found) > len(listed))
+
     async def on_destroy(self, call: Call, m: say.Destroy) -> say.Agent:
         return await self._command(call, m.name, _to_row(m.name, rules.on_destroy))
 
@@ -136,6 +154,8 @@ class Lifecycle:
             # Unavailable, not Conflict: a deploy that is under way waits and goes on after the next start
             raise Unavailable("the hive is going down", "once it is down, start it again: make up")
         agent_name(name)
+        if name in self._clearing:
+            raise Unavailable(f"what an earlier {name} has left is being removed", "try again in a moment")
         if await self._store.command(call.id, name, decide):
             self._courier.wake()
             self._reconciler.changed(name)
@@ -152,6 +172,9 @@ class Lifecycle:
             return rules.on_apply(there, revision, spec, self._settings.uid_of, revive=revive)
 
         return decide
+
+    def _knows(self, name: str) -> bool:
+        return self._store.row(name) is not None
 
     def _row(self, name: str) -> Row:
         return rules.expect(self._store.row(name), name)
