@@ -9,7 +9,7 @@ import msgspec
 from libhive.messages import approvals, broker, gateway, lifecycle, updater
 from libhive.messages.base import Event
 from libhive.names import OPERATOR
-from services.dashboard.views import Level
+from services.dashboard.views import Level, ServiceState, ServiceView
 
 CONNECT_SECONDS_MAX = 60
 """A cage that runs and whose harness has not said hello by then is `unknown`, no longer `starting`."""
@@ -137,6 +137,12 @@ def line_of(event: Event) -> Line | None:
         case gateway.RequestServed():
             return _request_line(event)
     return None
+
+
+def service_line(before: ServiceState, after: ServiceView) -> Line:
+    if after.state == "up":
+        return Line("", "trace" if before == "unknown" else "good", f"{after.name} is up")
+    return Line("", "bad", f"{after.name} does not answer")
 
 
 def _purge_line(purge: updater.Purge) -> Line:

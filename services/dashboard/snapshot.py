@@ -28,7 +28,6 @@ from services.dashboard.views import (
     GatewayView,
     HiveView,
     LineView,
-    ServiceState,
     ServiceView,
     StateView,
     message_view,
@@ -121,7 +120,7 @@ class Snapshot:
         before, self._services[after.name] = self._services[after.name], after
         self._show("service", after.name, after)
         if before.state != after.state:
-            self._tell(after.name, "dashboard.service", _service_line(before.state, after))
+            self._tell(after.name, "dashboard.service", rules.service_line(before.state, after))
             self.show_agents()
             self._show_gateway()
 
@@ -191,10 +190,8 @@ class Snapshot:
                 self._show_agent(agent.name)
                 self.on_agents()
             case lifecycle.AgentForgotten(name=name):
-                self._agents.pop(name, None)
                 self._usage.pop(name, None)
-                self._gone("agent", name)
-                self.on_agents()
+                self.take_agents([agent for agent in self._agents.values() if agent.name != name])
             case broker.MailboxPurged(name=name):
                 self._forget_mailbox(name)
             case broker.PeerChanged(peer=peer):
@@ -326,9 +323,7 @@ class Snapshot:
         for question in [one for one in self._questions.values() if name in (one.asker, one.recipient)]:
             del self._questions[question.id]
             self._gone("question", question.id)
-        for reminder in [one for one in self._reminders.values() if one.agent == name]:
-            del self._reminders[reminder.id]
-            self._gone("reminder", reminder.id)
+        self.take_reminders([one for one in self._reminders.values() if one.agent != name])
 
     def _forget_receipts(self) -> None:
         """The oldest beyond what is kept, but never the operator's unread mail."""
@@ -395,12 +390,6 @@ class Snapshot:
             usage=self._usage.get(agent.name),
             deploy_step=rules.deploy_in_progress(agent.name, list(self._deploys.values())),
         )
-
-
-def _service_line(before: ServiceState, after: ServiceView) -> rules.Line:
-    if after.state == "up":
-        return rules.Line("", "trace" if before == "unknown" else "good", f"{after.name} is up")
-    return rules.Line("", "bad", f"{after.name} does not answer")
 
 
 def _newest(things: Iterable[Any], about: str, order: Callable[[Any], int]) -> list[msgspec.Raw]:

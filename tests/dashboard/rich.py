@@ -440,7 +440,7 @@ class Hive:
         self.lifecycle = Peer(
             paths, "lifecycle", [li.Agents, li.Destroy, li.Logs, li.Restart, li.Start, li.Stop]
         )
-        self.updater = Peer(paths, "updater", [u.Deploys, u.Rebuild])
+        self.updater = Peer(paths, "updater", [u.Deploys, u.PurgeAgent, u.Rebuild])
         self.all = [self.approvals, self.broker, self.gateway, self.lifecycle, self.updater]
         self._fill(empty)
 
@@ -481,6 +481,9 @@ class Hive:
         }
         self.updater.answers = {
             updater.Deploys: updater.DeployList(deploys=[] if empty else deploys()),
+            updater.PurgeAgent: updater.Purge(
+                id="purge", agent="iris", step="asked", started_ms=1, updated_ms=1
+            ),
             updater.Rebuild: deploys()[0],
         }
 

@@ -104,7 +104,7 @@ async def test_it_is_listed_with_its_size_and_removed_when_asked_for(haunt: Haun
 async def test_an_agent_that_comes_is_not_touched(haunt: Haunt) -> None:
     """It takes what is there of its name."""
     hive = haunt.hive
-    for place in haunt.directories[:1]:
+    for place in haunt.directories:
         os.chown(place, *(2 * [_next_uid()] if os.geteuid() == 0 else (-1, -1)))
     await hive.lifecycle.apply("ghost", 1, AgentSpec())
     await hive.running("ghost")
