@@ -13,7 +13,7 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from libhive.clock import now_ms
-from libhive.messages import approvals, broker, lifecycle
+from libhive.messages import approvals, broker, lifecycle, updater
 from libhive.paths import Paths
 from services.dashboard.settings import Settings
 from tests.dashboard.cage import Cage, call, said
@@ -331,6 +331,27 @@ async def test_destroying_asks_once_for_the_name(dashboard: Dashboard, hive: Hiv
         await confirm.click()
         await toast(page, "iris is destroyed")
         assert hive.lifecycle.last(lifecycle.Destroy) == lifecycle.Destroy(name="iris")
+
+
+async def test_what_is_destroyed_can_be_purged_and_goes_from_the_page(
+    dashboard: Dashboard, hive: Hive
+) -> None:
+    async with browsing() as page:
+        await logged_in(page, dashboard)
+        await page.get_by_role("button", name="show destroyed").click()
+        card = page.locator(".card", has=page.get_by_text("gone", exact=True))
+        await card.locator("summary").click()
+        await card.get_by_role("button", name="Purge").click()
+        confirm = page.locator("dialog").get_by_role("button", name="Purge")
+        await expect(confirm).to_be_disabled()
+        await page.locator("dialog input").fill("gone")
+        await confirm.click()
+        await toast(page, "gone is being purged")
+        asked = updater.PurgeAgent(agent="gone", confirm="gone")
+        assert hive.updater.last(updater.PurgeAgent) == asked
+        hive.broker.publish(broker.MailboxPurged(name="gone"))
+        hive.lifecycle.publish(lifecycle.AgentForgotten(name="gone"))
+        await expect(card).to_have_count(0)
 
 
 async def test_it_is_live(dashboard: Dashboard, hive: Hive) -> None:
