@@ -100,10 +100,12 @@ class Scene:
 
     # ---- verbs of a test
 
-    def approve(self, number: int, agent: str, spec: AgentSpec) -> None:
+    def approve(
+        self, number: int, agent: str, spec: AgentSpec, kind: approvals.ProposalKind = "create_agent"
+    ) -> None:
         self.approved[number] = approvals.Deployable(
             number=number,
-            kind="create_agent",
+            kind=kind,
             agent=agent,
             commit=f"{number:040x}",
             state="approved",
@@ -240,6 +242,8 @@ class Scene:
         if self.refuse_apply:
             raise Conflict(self.refuse_apply, "mend it")
         old = self.cages.get(m.name)
+        if old and old.desired == "destroyed" and not m.revive:
+            raise Conflict(f"{m.name} is destroyed", "create it again")
         if old and old.turn:
             self.cut.append(m.name)
         self.applied.append((m.name, m.revision, m.spec.prompt))
@@ -259,6 +263,8 @@ class Scene:
     def _stop(self, m: lifecycle.Stop) -> Reply:
         self.stopped.append(m.name)
         cage = self.cages[m.name]
+        if cage.desired == "destroyed":
+            raise Conflict(f"{m.name} is destroyed", "create it again")
         cage.desired, cage.cage, cage.connected = "stopped", "stopped", False
         return self._agent(m.name)
 
