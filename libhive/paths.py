@@ -74,6 +74,11 @@ class Paths:
         return self.state / "archive"
 
     @property
+    def roots(self) -> Path:
+        """What agents' cages have for their `/usr` when it is not the host's."""
+        return self.state / "roots"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -25,11 +25,13 @@ _PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
 _TOKEN = re.compile(rf"(?P<deep>{_PART}(?:[ \t]*\.[ \t]*{_PART}){{{KEY_DOTS_MAX + 1}}})|{_PART}|.", re.DOTALL)
 """tomllib takes a time that grows with the square of a dotted key's parts; a string is one part, whatever is in it."""
 
+RootKind = Literal["debian", "host", "nix"]
 ModelName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\[\]-]{0,79}\Z")]
 OptionalModelName = Annotated[str, msgspec.Meta(pattern=r"^(?:[A-Za-z0-9][A-Za-z0-9._\[\]-]{0,79})?\Z")]
 PackageName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]{0,79}\Z")]
 EnvName = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]{0,63}\Z")]
 EnvText = Annotated[str, msgspec.Meta(max_length=4_096, pattern=r"^[^\x00]*\Z")]
+InputsName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:+-]{0,40}\Z")]
 ServerName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,30}\Z")]
 
 RESERVED_ENV_PREFIXES = (
@@ -70,6 +72,10 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     model: ModelName = "haiku"
     allowed_recipients: list[Name] | None = None
     """None: everybody."""
+    root: RootKind = "host"
+    """Which builder makes what the cage has for its `/usr`; `packages` is its input."""
+    inputs: InputsName = ""
+    """Names the state of the package sources that the root is built from. Another one builds it anew."""
     packages: list[PackageName] = []
     env: dict[EnvName, EnvText] = {}
     mcp_servers: dict[ServerName, McpServer] = {}

@@ -30,6 +30,10 @@ STAMPS = VENV / ".made-from"
 IN_USE = VENV / ".in-use"
 PYTHON_MIN = (3, 11)
 LOG_TAIL_LINES = 12
+FOR_TESTS = {
+    "chromium": "chromium", "mmdebstrap": "mmdebstrap", "newuidmap": "uidmap", "nix-build": "nix-bin", "strace": "strace",
+}  # fmt: skip
+"""Program -> the Debian package that has it."""
 TICK_SECONDS = 1.0
 CHANGED = "what it was set up from has changed"
 
@@ -140,7 +144,7 @@ def wanted_packages(*, for_tests: bool) -> list[str]:
     if shutil.which("bwrap") is None and os.environ.get("HIVE_CAGE", "") in {"", "bubblewrap"}:
         wanted.append("bubblewrap")
     if for_tests:
-        wanted += [name for name in ("chromium", "strace") if shutil.which(name) is None]
+        wanted += [package for program, package in FOR_TESTS.items() if shutil.which(program) is None]
     return wanted
 
 

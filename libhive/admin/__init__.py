@@ -11,6 +11,7 @@
     receipts   message retry drop
     history    search retention
     proposals  proposals proposal approve deny
+    roots      roots: what cages have for their /usr
     reminders  remind reminders cancel-reminder
     access     login logout link
     standing   what lifecycle adds to a command about an agent: it is stopped, or destroyed

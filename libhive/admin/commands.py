@@ -23,11 +23,12 @@ from libhive.admin import (
     receipts,
     reminders,
     restore,
+    roots,
 )
 from libhive.admin.session import Session
 from libhive.logs import safe_text
 
-DEPLOY_SECONDS = 60.0
+DEPLOY_SECONDS = 300.0
 PURGE_SECONDS = 60.0
 Run = Callable[[Session, Namespace], Awaitable[int]]
 
@@ -369,6 +370,14 @@ COMMANDS = (
         ("broker",),
         receipts.retry_arguments,
         "hive-admin retry 01m0000000000000000000abcd iris",
+    ),
+    Command(
+        "roots",
+        "what cages have for their /usr when it is not the host's, and what is in it",
+        roots.roots,
+        ("lifecycle",),
+        roots.roots_arguments,
+        roots.EXAMPLES,
     ),
     Command(
         "search",

@@ -29,6 +29,12 @@ class Lifecycle(Client):
         request = say.Apply(name=name, revision=revision, spec=spec, revive=revive)
         return await self.link.call("lifecycle", request, id=id, timeout_seconds=STOP_SECONDS)
 
+    async def prepare(self, spec: AgentSpec, id: str | None = None) -> say.Root:
+        return await self.link.call("lifecycle", say.Prepare(spec=spec), id=id)
+
+    async def roots(self, key: str = "") -> list[say.Root]:
+        return (await self.link.call("lifecycle", say.Roots(key=key))).roots
+
     async def start(self, name: str, id: str | None = None) -> say.Agent:
         return await self.link.call("lifecycle", say.Start(name=name), id=id, timeout_seconds=STOP_SECONDS)
 

@@ -8,7 +8,7 @@ import msgspec
 
 from libhive.messages.base import Count, Done, Event, Reply, Request
 from libhive.names import Name
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, RootKind
 
 Desired = Literal["running", "stopped", "destroyed"]
 CageState = Literal["absent", "starting", "running", "stopping", "stopped", "broken", "unknown"]
@@ -58,6 +58,46 @@ class Apply(Request[Agent], frozen=True, kw_only=True):
     revision: Count
     spec: AgentSpec
     revive: bool = False
+
+
+class Root(Reply, frozen=True, kw_only=True):
+    """What a cage has for its `/usr`: a builder's work, shared by all agents that asked for the same."""
+
+    key: str
+    """A hash of all that decided what is in it; empty for the host's own."""
+    builder: RootKind
+    state: Literal["building", "failed", "ready"]
+    detail: str = ""
+    """What the builder does just now, or why it failed."""
+    packages: dict[str, str] = {}
+    """What is in it, with versions, once it is ready."""
+    size_bytes: int = 0
+    built_ms: int = 0
+    agents: list[str] = []
+    """Whose cages are made from it, by what is wanted of them now."""
+
+
+class Prepare(Request[Root], frozen=True, kw_only=True):
+    """Updater: see that the root of this configuration is there. Answered at once; a build goes on meanwhile, and the
+    same id asks again how far it is. A build that failed is the answer to whoever asked for it."""
+
+    KIND = "lifecycle.prepare"
+    REPLY = Root
+
+    spec: AgentSpec
+
+
+class RootList(Reply, frozen=True, kw_only=True):
+    roots: list[Root]
+
+
+class Roots(Request[RootList], frozen=True, kw_only=True):
+    """The newest first, without their packages; with `key` that one alone, with them."""
+
+    KIND = "lifecycle.roots"
+    REPLY = RootList
+
+    key: Annotated[str, msgspec.Meta(max_length=80)] = ""
 
 
 class Start(Request[Agent], frozen=True, kw_only=True):
@@ -172,6 +212,13 @@ class CollectGarbage(Request[Leftovers], frozen=True, kw_only=True):
 class AgentForgotten(Event, frozen=True, kw_only=True):
     KIND = "lifecycle.agent_forgotten"
     name: str
+
+
+class RootChanged(Event, frozen=True, kw_only=True):
+    """A build went on, ended or failed; without the packages."""
+
+    KIND = "lifecycle.root_changed"
+    root: Root
 
 
 class AgentChanged(Event, frozen=True, kw_only=True):

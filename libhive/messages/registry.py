@@ -66,7 +66,9 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         lifecycle.Exec,
         lifecycle.Forget,
         lifecycle.Logs,
+        lifecycle.Prepare,
         lifecycle.Restart,
+        lifecycle.Roots,
         lifecycle.Start,
         lifecycle.Stop,
         lifecycle.StopAll,
@@ -92,6 +94,7 @@ EVENTS: dict[str, type[Event]] = {
         gateway.RequestServed,
         lifecycle.AgentChanged,
         lifecycle.AgentForgotten,
+        lifecycle.RootChanged,
         updater.DeployChanged,
         updater.PurgeChanged,
     )

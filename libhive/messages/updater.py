@@ -24,6 +24,8 @@ class Deploy(Reply, frozen=True, kw_only=True):
     started_ms: int
     updated_ms: int
     detail: str = ""
+    root: str = ""
+    """The key of the root that was built for it, or found: what is in it says `lifecycle.roots`."""
 
 
 class Rebuild(Request[Deploy], frozen=True, kw_only=True):

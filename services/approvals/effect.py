@@ -10,10 +10,17 @@ import msgspec
 
 from libhive.messages.approvals import EffectLine, Risk
 from libhive.names import MANAGER
-from libhive.spec import AgentSpec, Limits, McpServer
+from libhive.spec import AgentSpec, Limits, McpServer, RootKind
 from services.approvals.diff import visible
 
 RISKS: Final[tuple[Risk, ...]] = ("high", "medium", "low", "none")
+
+
+ROOTS: Final[Mapping[RootKind, str]] = {
+    "debian": "its programs are Debian packages of its own, no longer this host's",
+    "host": "it sees every program of this host",
+    "nix": "it sees every program of this host, and a closure of Nix",
+}
 
 
 def compare(
@@ -73,6 +80,18 @@ def _packages(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]:
     return added + [_line("packages", "low", name, "") for name in sorted(old - new)]
 
 
+def _root(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]:
+    """The host's own is what every agent has had that does not say."""
+    old = before.root if before else "host"
+    return [_line("root", "medium", old, after.root, note=ROOTS[after.root])] if old != after.root else []
+
+
+def _inputs(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]:
+    old = before.inputs if before else ""
+    note = "its root is built anew, from the packages as they are now"
+    return [_line("inputs", "low", old, after.inputs, note=note)] if old != after.inputs else []
+
+
 def _recipients(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]:
     new = after.allowed_recipients
     if before is None:
@@ -106,11 +125,13 @@ def _limits(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]:
 COMPARISONS: Final[dict[str, Callable[[AgentSpec | None, AgentSpec], list[EffectLine]]]] = {
     "allowed_recipients": _recipients,
     "env": _env,
+    "inputs": _inputs,
     "limits": _limits,
     "mcp_servers": _mcp_servers,
     "model": _model,
     "packages": _packages,
     "prompt": _prompt,
+    "root": _root,
 }
 
 

@@ -10,7 +10,7 @@ import msgspec
 from libhive import packages
 from libhive.messages.approvals import EffectLine, FileDiff
 from libhive.problems import Problem
-from libhive.spec import resolve
+from libhive.spec import RootKind, resolve
 from services.approvals import effect
 from services.approvals.diff import file_diff
 from services.approvals.repo import Repository
@@ -27,6 +27,7 @@ class Review:
     digest: str
     blocked: str = ""
     """Why the change itself can never be approved."""
+    root: RootKind = "host"
 
 
 def review(repo: Repository, record: Record, settings: Settings) -> Review:
@@ -35,16 +36,15 @@ def review(repo: Repository, record: Record, settings: Settings) -> Review:
         after, before = repo.snapshot(record.commit), repo.snapshot(record.base) if record.base else None
         old = before.files if before else {}
         comes_back = record.kind == "create_agent" and before is not None
-        lines = effect.compare(
-            record.agent, resolve(old) if before else None, resolve(after.files), comes_back=comes_back
-        )
+        spec = resolve(after.files)
+        lines = effect.compare(record.agent, resolve(old) if before else None, spec, comes_back=comes_back)
     except Problem as problem:
         return Review([], [], "", f"it cannot be shown: {problem.message}")
     changed = [path for path in sorted({*old, *after.files}) if old.get(path) != after.files.get(path)]
     diff = [file_diff(path, old.get(path), after.files.get(path)) for path in changed]
     if _too_long(lines, diff, settings):
         return Review([] if _too_long(lines, [], settings) else lines, [], "", TOO_LONG)
-    return Review(lines, diff, digest(record, after.tree, lines))
+    return Review(lines, diff, digest(record, after.tree, lines), root=spec.root)
 
 
 def digest(record: Record, tree: str, lines: list[EffectLine]) -> str:
@@ -55,8 +55,10 @@ def digest(record: Record, tree: str, lines: list[EffectLine]) -> str:
     return hashlib.sha256(bound).hexdigest()
 
 
-async def with_host(lines: list[EffectLine]) -> list[EffectLine]:
-    """The effect with a note at each package that is missing here."""
+async def with_host(lines: list[EffectLine], root: RootKind) -> list[EffectLine]:
+    """The effect with a note at each package that is missing here, where the agent needs it here."""
+    if root != "host":
+        return lines
     missing = await packages.missing(line.after for line in lines if line.field == "packages" and line.after)
     return (
         effect.with_missing(lines, frozenset(missing), packages.install_hint(missing)) if missing else lines

@@ -144,7 +144,7 @@ class Approvals:
         seen, standing = self._examine(record)
         return ProposalDetail(
             proposal=self.desk.present(record),
-            effect=await with_host(seen.effect),
+            effect=await with_host(seen.effect, seen.root),
             diff=seen.diff,
             rationale=visible(record.rationale),
             digest=seen.digest,

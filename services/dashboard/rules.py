@@ -219,6 +219,8 @@ def _deploy_line(deploy: updater.Deploy) -> Line:
     levels: dict[str, Level] = {"recorded": "good", "failed": "bad"}
     what = f"proposal {deploy.proposal}" if deploy.proposal else "rebuild"
     why = f": {_excerpt(deploy.detail)}" if deploy.detail else ""
+    if deploy.root and deploy.step == "built":
+        why = f": its root is {deploy.root}"
     return Line(
         deploy.agent,
         levels.get(deploy.step, "info"),

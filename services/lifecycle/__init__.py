@@ -1,6 +1,7 @@
 """hive-lifecycle: which agents there are, what is wanted of each, and the cages they live in.
 
-Owns      <state>/lifecycle/lifecycle.sqlite (the registry), <state>/logs/agents/, <run>/cages/, and it makes the
+Owns      <state>/lifecycle/lifecycle.sqlite (the registry), <state>/logs/agents/, <state>/logs/builds/,
+          <state>/roots/, <run>/cages/, and it makes the
           directories <run>/agents/<name>, <run>/pages/<name> and <state>/agents/<name> with their owners.
 Serves    the bus (`lifecycle`), and the door lifecycle.sock of the manager alone.
 Called by updater (`Apply`), dashboard, hive-admin, and the manager through its door.
@@ -9,7 +10,8 @@ Calls     broker: an agent's mailbox is opened and closed, the manager and the o
           The harness in a cage, by its page's socket, for `Exec` (`execute.py`).
 
 A verb writes what is wanted (`store.py`, decided in `rules.py`), the reconciler makes it so (`reconciler.py`) with one
-kind of cage (`cages/`). Cages outlive this process: it may be killed at any instant, and the next one adopts them. To
+kind of cage (`cages/`) and, for a cage that is not to have the host's own /usr, one of the `builders/`. Cages outlive this
+process: it may be killed at any instant, and the next one adopts them. A build ends with it, and is begun again. To
 end the cages when no service is left, run `python -m services.lifecycle.sweep`.
 
 In a systemd unit it therefore wants KillMode=process.

@@ -19,7 +19,9 @@ from libhive.messages.lifecycle import Agent
 from libhive.names import AgentName, agent_name
 from libhive.paths import Paths
 from libhive.problems import NoSpace, Problem, Unavailable
+from libhive.spec import AgentSpec
 from services.lifecycle import logbook, rules
+from services.lifecycle.builders.workshop import Workshop
 from services.lifecycle.cages import Cages, Plan, Running, directories, limits
 from services.lifecycle.rules import Phase, Row
 from services.lifecycle.settings import Settings
@@ -56,9 +58,11 @@ class Reconciler:
         store: Store,
         cages: Cages,
         clock: Clock,
+        workshop: Workshop,
         on_news: Callable[[Row], None],
     ) -> None:
         self._paths, self._settings, self._store, self._cages = paths, settings, store, cages
+        self._workshop = workshop
         self._clock, self._on_news = clock, on_news
         self._wards: dict[str, Ward] = {}
         self._spawn: Spawn = lambda coroutine, name: asyncio.get_running_loop().create_task(
@@ -121,7 +125,7 @@ class Reconciler:
             page_port=row.page_port,
             pid=cage.program if cage else 0,
             since_ms=ward.since_ms if ward else 0,
-            detail=ward.note if ward and cage else row.detail,
+            detail=ward.note if ward and cage else self._building(row, ward) or row.detail,
             controls=list(cage.controls) if cage else [],
             spec=row.spec,
         )
@@ -148,6 +152,10 @@ class Reconciler:
         """Whether there is a cage of it, or may be."""
         ward = self._wards.get(name)
         return ward is None or ward.cage is not None or ward.phase != "ended"
+
+    def _building(self, row: Row, ward: Ward | None) -> str:
+        doing = self._workshop.doing(row.spec) if ward and ward.phase == "starting" else ""
+        return f"building its root: {doing}" if doing else ""
 
     def running(self, name: str) -> bool:
         return name in self._wards and self._wards[name].phase == "running"
@@ -202,12 +210,18 @@ class Reconciler:
         self._have(ward, cage)
 
     async def _start(self, ward: Ward) -> None:
+        spec = rules.expect(self._store.row(ward.name), ward.name).spec
+        if (built := await self._built(ward, spec)) is None:
+            return
         row = await self._store.started(ward.name)
+        if row.spec != spec:  # deployed just now
+            await self._store.ended(ward.name, -1)
+            return
         faults.reach("lifecycle.started")
         ward.cleared = False
         self._enter(ward, "starting")
         try:
-            plan = self._plan(row, ward.name)
+            plan = self._plan(row, ward.name, built.result())
             self._cages.create(plan)
             cage = await self._cages.start(plan)
         except (Problem, OSError) as error:
@@ -218,6 +232,7 @@ class Reconciler:
                 "cage started", extra={"agent": ward.name, "generation": row.generation, "pid": cage.program}
             )
             self._have(ward, cage)
+            await self._workshop.remember(ward.name, row.spec)
 
     async def _stop(self, ward: Ward) -> None:
         cage = ward.cage
@@ -288,7 +303,22 @@ class Reconciler:
             ward.since_ms = ward.cage.record.started_ms
         self._on_news(rules.expect(self._store.row(ward.name), ward.name))
 
-    def _plan(self, row: Row, name: AgentName) -> Plan:
+    async def _built(self, ward: Ward, spec: AgentSpec) -> asyncio.Future[Path | None] | None:
+        """Its root. A deploy finds it there, but the state may be a restored one: then it is built first. None when
+        something else may be wanted meanwhile; the build goes on."""
+        built = asyncio.ensure_future(self._workshop.made(spec))
+        woken = asyncio.ensure_future(ward.wake.wait())
+        if spec.root != "host":
+            self._enter(ward, "starting")
+        await asyncio.wait({built, woken}, return_when=asyncio.FIRST_COMPLETED)
+        woken.cancel()
+        if built.done():
+            return built
+        built.cancel()
+        self._enter(ward, "ended")
+        return None
+
+    def _plan(self, row: Row, name: AgentName, tree: Path | None) -> Plan:
         paths, settings = self._paths, self._settings
         return Plan(
             name=name,
@@ -304,6 +334,8 @@ class Reconciler:
             claude=settings.claude,
             claude_version=settings.claude_version,
             operator_pronouns=settings.operator_pronouns,
+            root=tree if row.spec.root == "debian" else None,
+            nix=tree / "nix" if tree and row.spec.root == "nix" else None,
             program=settings.program,
         )
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from libhive.messages.base import Done, Request
 from libhive.messages.broker import CloseMailbox, News, OpenMailbox
-from libhive.messages.lifecycle import CageState, Desired
+from libhive.messages.lifecycle import CageState, Desired, Root
 from libhive.names import MANAGER, OPERATOR
 from libhive.problems import Conflict, NotAllowed, NotFound, TooMany
 from libhive.spec import AgentSpec
@@ -131,6 +131,17 @@ def _expect_not_destroyed(row: Row) -> None:
             f"{row.name} is destroyed",
             f"create it again under its name: hive-admin spawn {row.name} --prompt TEXT",
         )
+
+
+def root_named(roots: Sequence[Root], key: str) -> Root:
+    """By its key, or by as much of the beginning of it as no other has."""
+    found = [root for root in roots if root.key == key] or [
+        root for root in roots if root.key.startswith(key)
+    ]
+    if len(found) != 1:
+        what = f"{len(found)} roots begin with {key!r:.90}" if found else f"there is no root {key!r:.90}"
+        raise NotFound(what, "which there are: hive-admin roots")
+    return found[0]
 
 
 # ---- the reconciler

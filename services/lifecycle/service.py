@@ -15,6 +15,8 @@ from libhive.paths import Paths
 from libhive.problems import Conflict, Unavailable
 from libhive.spec import MANAGER_FILES, AgentSpec, resolve
 from services.lifecycle import leftovers, logbook, rules
+from services.lifecycle.builders import builders
+from services.lifecycle.builders.workshop import Workshop
 from services.lifecycle.cages import Cages
 from services.lifecycle.courier import Courier
 from services.lifecycle.execute import execute
@@ -41,7 +43,8 @@ class Lifecycle:
             clock,
         )
         self._courier = Courier(store, link, settings)
-        self._reconciler = Reconciler(paths, settings, store, cages, clock, self._changed)
+        self._workshop = Workshop(paths, settings, builders(settings), clock, self._built)
+        self._reconciler = Reconciler(paths, settings, store, cages, clock, self._workshop, self._changed)
         self._forgetting = asyncio.Lock()
         self._clearing: set[str] = set()
         """Agents whose leftovers are being removed: none of that name may begin meanwhile."""
@@ -56,7 +59,9 @@ class Lifecycle:
             say.Exec: self.on_exec,
             say.Forget: self.on_forget,
             say.Logs: self.on_logs,
+            say.Prepare: self.on_prepare,
             say.Restart: self.on_restart,
+            say.Roots: self.on_roots,
             say.Start: self.on_start,
             say.Stop: self.on_stop,
             say.StopAll: self.on_stop_all,
@@ -80,6 +85,7 @@ class Lifecycle:
             await self._store.command(CREATE_MANAGER, MANAGER, self._applying(MANAGER, 0, spec))
         manager = rules.expect(self._store.row(MANAGER), MANAGER)
         await daemon.doors.open(MANAGER, self._settings.uid_of(manager.number))
+        self._workshop.begin(daemon.spawn)
         self._reconciler.begin(daemon.spawn)
         daemon.spawn(self._courier.run(), "courier")
         daemon.spawn(self._courier.listen(), "listening to the broker")
@@ -134,6 +140,21 @@ class Lifecycle:
         row = self._row(m.name)
         return say.LogText(text=logbook.tail(logbook.path(self._paths, agent_name(row.name)), m.lines))
 
+    async def on_prepare(self, call: Call, m: say.Prepare) -> say.Root:
+        if self._reconciler.halted:
+            raise _going_down()
+        return await self._workshop.prepare(call.id, m.spec)
+
+    async def on_roots(self, call: Call, m: say.Roots) -> say.RootList:
+        agents: dict[str, list[str]] = {}
+        for row in self._store.rows():
+            if row.desired != "destroyed":
+                agents.setdefault(self._workshop.key(row.spec), []).append(row.name)
+        roots = await asyncio.to_thread(self._workshop.all, agents)
+        if not m.key:
+            return say.RootList(roots=roots)
+        return say.RootList(roots=[self._workshop.whole(rules.root_named(roots, m.key))])
+
     async def on_restart(self, call: Call, m: say.Restart) -> say.Agent:
         rules.expect_not_itself(call.caller, m.name)
         return await self._command(call, m.name, _to_row(m.name, rules.on_restart))
@@ -151,8 +172,7 @@ class Lifecycle:
 
     async def _command(self, call: Call, name: str, decide: Decide) -> say.Agent:
         if self._reconciler.halted:
-            # Unavailable, not Conflict: a deploy that is under way waits and goes on after the next start
-            raise Unavailable("the hive is going down", "once it is down, start it again: make up")
+            raise _going_down()
         agent_name(name)
         if name in self._clearing:
             raise Unavailable(f"what an earlier {name} has left is being removed", "try again in a moment")
@@ -179,9 +199,17 @@ class Lifecycle:
     def _row(self, name: str) -> Row:
         return rules.expect(self._store.row(name), name)
 
+    def _built(self, root: say.Root) -> None:
+        self._publish(say.RootChanged(root=root))
+
     def _changed(self, row: Row) -> None:
         self._publish(say.AgentChanged(agent=self._reconciler.agent(row)))
         self._courier.wake()
+
+
+def _going_down() -> Unavailable:
+    """Not a Conflict: a deploy that is under way waits and goes on after the next start."""
+    return Unavailable("the hive is going down", "once it is down, start it again: make up")
 
 
 def _to_row(name: str, change: Callable[[Row], Change]) -> Decide:

@@ -32,6 +32,14 @@ class Settings:
     page_port_first: int = 8100
     page_port_last: int = 8999
 
+    nixpkgs: str = ""
+    """Where the packages of roots that Nix makes are defined."""
+    build_seconds_max: float = 3_600.0
+    root_space_bytes_min: int = 2 << 30
+    """Free disk without which no build begins."""
+    root_kept_ms: int = 86_400_000
+    """A root that was built within this time is no leftover, whoever needs it."""
+
     stop_grace_seconds: float = 10.0
     stop_all_grace_seconds: float = 5.0
     settle_seconds_max: float = 18.0
@@ -61,6 +69,7 @@ class Settings:
             cage=environ.get("HIVE_CAGE") or "bubblewrap",
             claude=_claude(environ.get("HIVE_CLAUDE", "")),
             claude_version=environ.get("HIVE_CLAUDE_VERSION") or CLAUDE_VERSION,
+            nixpkgs=environ.get("HIVE_NIXPKGS", ""),
             operator_pronouns=environ.get("HIVE_OPERATOR_PRONOUNS") or "she/her",
         )
 

@@ -3,8 +3,8 @@ back.
 
 Owns `<state>/updater/updater.sqlite`, the journal of deploys and purges. It answers on the bus (`Rebuild`, `Deploys`,
 `PurgeAgent`, `Purges`), has no door, and calls approvals (what is approved; what has become of it), the broker (hold an
-agent's mail; is it between two turns; is its harness well) and lifecycle (run this). A purge tells all of them, and the
-gateway, to let go of an agent.
+agent's mail; is it between two turns; is its harness well) and lifecycle (build what it needs, while it goes on working;
+run this). A purge tells all of them, and the gateway, to let go of an agent.
 
     approved -> resolved -> built -> drained -> switched -> healthy -> recorded | failed
 
@@ -12,7 +12,6 @@ Each step may be done twice without harm: its commands carry ids made from the d
 be known after a kill is in the journal before it is acted upon, so a deploy goes on from where it was.
 
     service.py    the verbs, and where deploys come from       journey.py    one deploy, step by step
-    rules.py      is it quiet, is it well, what to go back to  builders/     is all there that the cage needs
+    rules.py      is it quiet, is it well, what to go back to  store.py      the journal
     purge.py      an agent that goes for ever, step by step
-    store.py      the journal
 """

@@ -3,14 +3,13 @@ from __future__ import annotations
 from libhive import daemon
 from libhive.link import Link
 from libhive.paths import Paths
-from services.updater.builders.host import HostBuilder
 from services.updater.service import Updater
 from services.updater.settings import Settings
 from services.updater.store import Store
 
 
 def build(paths: Paths) -> Updater:
-    return Updater(Settings(), Store(paths.database("updater")), Link(paths), HostBuilder())
+    return Updater(Settings(), Store(paths.database("updater")), Link(paths))
 
 
 def main() -> None:

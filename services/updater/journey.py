@@ -25,7 +25,6 @@ from libhive.messages.lifecycle import Agent
 from libhive.messages.updater import Deploy
 from libhive.problems import Conflict, NoSpace, NotFound, Problem, Unavailable
 from services.updater import rules
-from services.updater.builders import Builder
 from services.updater.pulse import Pulse
 from services.updater.settings import Settings
 from services.updater.store import Entry, Store
@@ -44,7 +43,6 @@ class World:
     approvals: Approvals
     broker: Broker
     lifecycle: Lifecycle
-    builder: Builder
     store: Store
     settings: Settings
     clock: Clock
@@ -114,8 +112,14 @@ class Journey:
     async def build(self) -> None:
         await self._tell("building")
         assert self.entry.spec
-        await self.world.builder.build(self.entry.spec)
-        await self._save(step="built")
+        while True:
+            root = await self.world.lifecycle.prepare(self.entry.spec, id=self._command("build"))
+            if root.state == "ready":
+                break
+            await self._say(f"building its root: {root.detail}")
+            reach("deploy:building")
+            await self.world.pulse.wait(self.world.settings.poll_seconds)
+        await self._save(step="built", root=root.key, detail="")
 
     async def drain(self) -> None:
         """Nothing new is offered to the agent; the turn it is in goes on to its end, however long that

@@ -14,7 +14,7 @@ from libhive.faults import reach
 from libhive.link import Gap, Link
 from libhive.messages.approvals import Deployable, ProposalChanged
 from libhive.messages.broker import PeerChanged
-from libhive.messages.lifecycle import AgentChanged
+from libhive.messages.lifecycle import AgentChanged, RootChanged
 from libhive.messages.updater import (
     Deploy,
     DeployChanged,
@@ -30,7 +30,6 @@ from libhive.messages.updater import (
 from libhive.names import AgentName, agent_name
 from libhive.problems import Conflict, Problem
 from services.updater import rules
-from services.updater.builders import Builder
 from services.updater.journey import Journey, World
 from services.updater.pulse import Pulse, within
 from services.updater.purge import Purging
@@ -43,15 +42,12 @@ log = logging.getLogger("hive.updater")
 class Updater:
     name = "updater"
 
-    def __init__(
-        self, settings: Settings, store: Store, link: Link, builder: Builder, clock: Clock = now_ms
-    ) -> None:
+    def __init__(self, settings: Settings, store: Store, link: Link, clock: Clock = now_ms) -> None:
         self.settings, self.store, self.link, self.clock = settings, store, link, clock
         self.world = World(
             approvals=Approvals(link),
             broker=Broker(link),
             lifecycle=Lifecycle(link),
-            builder=builder,
             store=store,
             settings=settings,
             clock=clock,
@@ -188,7 +184,7 @@ class Updater:
                     self._approved.set()
                 case ProposalChanged() if event.proposal.state == "approved":
                     self._approved.set()
-                case Gap() | PeerChanged() | AgentChanged():
+                case Gap() | PeerChanged() | AgentChanged() | RootChanged():
                     self.world.pulse.beat()
 
     def _purge_changed(self, purge: Purge) -> None:

@@ -35,6 +35,7 @@ MIGRATIONS = (
     CREATE INDEX deploys_by_start ON deploys (started_ms, id);
     """,
     "ALTER TABLE deploys ADD COLUMN revive INTEGER NOT NULL DEFAULT 0;",
+    "ALTER TABLE deploys ADD COLUMN root TEXT NOT NULL DEFAULT '';",
     """
     CREATE TABLE purges (
         id TEXT PRIMARY KEY,
@@ -69,6 +70,8 @@ class Entry:
     """The agent's mail may be held by this deploy."""
     stopped: bool = False
     """It failed, and there was nothing to go back to."""
+    root: str = ""
+    """The key of what was built for it."""
     revive: bool = False
     """It makes an agent, also one that was destroyed; no other deploy brings one back."""
 
@@ -85,6 +88,7 @@ class Entry:
             started_ms=self.started_ms,
             updated_ms=self.updated_ms,
             detail=self.detail,
+            root=self.root,
         )
 
 

@@ -406,6 +406,28 @@ async def test_a_deploy_that_fails_exits_1(stage: Stage) -> None:
     assert "never healthy" in ended.err
 
 
+async def test_roots_and_what_is_in_one(stage: Stage) -> None:
+    root = lifecycle.Root(
+        key="debian-3f2a", builder="debian", state="ready", size_bytes=200 << 20, built_ms=1, agents=["iris"]
+    )
+    building = lifecycle.Root(
+        key="debian-77", builder="debian", state="building", detail="extracting archives"
+    )
+    whole = msgspec.structs.replace(root, packages={"jq": "1.6-2"})
+    stage.says = {
+        lifecycle.Roots: lambda m: lifecycle.RootList(roots=[whole] if m.key else [building, root]),
+    }
+    said = (await stage.admin("roots")).out
+    assert "200 MiB" in said
+    assert "iris" in said
+    assert "extracting archives" in said
+    said = (await stage.admin("roots", "debian-3")).out
+    assert "1.6-2" in said
+    assert (await stage.admin("roots", "debian-3", "--json")).json["roots"][0]["packages"] == {"jq": "1.6-2"}
+    stage.says = {lifecycle.Roots: lifecycle.RootList(roots=[])}
+    assert "host's own /usr" in (await stage.admin("roots")).out
+
+
 async def test_spawn_only_proposes_unless_told_yes(stage: Stage, tmp_path: Path) -> None:
     prompt = tmp_path / "prompt.md"
     prompt.write_text("You draw.\n")

@@ -94,6 +94,17 @@ def test_a_server_shows_the_whole_command() -> None:
     ]
 
 
+def test_another_root_is_said_with_what_it_means() -> None:
+    after = msgspec.structs.replace(PLAIN, root="debian", inputs="2026-11-23")
+    root, inputs = compare("iris", PLAIN, after)
+    assert (root.field, root.risk, root.before, root.after) == ("root", "medium", "host", "debian")
+    assert "Debian packages of its own" in root.note
+    assert (inputs.field, inputs.risk, inputs.after) == ("inputs", "low", "2026-11-23")
+    (back,) = compare("iris", after, msgspec.structs.replace(after, root="host"))
+    assert (back.risk, back.before, back.after) == ("medium", "debian", "host")
+    assert [line.field for line in compare("iris", None, PLAIN)].count("root") == 0
+
+
 def test_risk_first() -> None:
     lines = changed(
         model="opus",

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,16 @@ exec setpriv --reuid "$0" --regid "$0" --clear-groups -- "$@"
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="already an ordinary user: the other files have shown it")
 def test_all_of_it_as_an_ordinary_user() -> None:
+    files = [str(path) for path in sorted(Path(__file__).parent.glob("test_*.py")) if path != Path(__file__)]
+    run_as_user([*files, *(f"{ROOT}/tests/lifecycle/test_service.py::{name}" for name in OF_THE_SERVICE)])
+
+
+def run_as_user(files: Sequence[str], first: str = "") -> None:
+    """These tests, by a user who is nobody else; `first` is done in the run's own mount namespace, as root."""
     home = Path(tempfile.mkdtemp(prefix="hive-user-", dir="/tmp"))
     os.chown(home, int(UID), int(UID))
     trees = list(dict.fromkeys((ROOT, Path(sys.prefix), Path(sys.base_prefix))))
     closed = [tree for tree in map(first_closed, trees) if tree]
-    files = [str(path) for path in sorted(Path(__file__).parent.glob("test_*.py")) if path != Path(__file__)]
-    files += [f"{ROOT}/tests/lifecycle/test_service.py::{name}" for name in OF_THE_SERVICE]
     line = [
         sys.executable,
         "-m",
@@ -52,7 +57,7 @@ def test_all_of_it_as_an_ordinary_user() -> None:
         *files,
     ]
     script = REACHABLE if closed else 'exec setpriv --reuid "$0" --regid "$0" --clear-groups -- "$@"'
-    line = ["sh", "-c", script, UID, *(["/mnt"] if closed else []), *line]
+    line = ["sh", "-c", first + script, UID, *(["/mnt"] if closed else []), *line]
     try:
         done = subprocess.run(
             ["unshare", "--mount", "--propagation", "private", "--", *line],

@@ -16,13 +16,13 @@ from libhive.testing.hive import Hive
 PROGRAM = Path(__file__).parent.parent / "cages" / "program.py"
 
 START = """
-import pathlib, sys
+import os, pathlib, sys
 from libhive import daemon
 from services.lifecycle.__main__ import build
 from services.lifecycle.settings import Settings
 kind, program = sys.argv[1:]
 settings = Settings(cage=kind, program=("-c", pathlib.Path(program).read_text()), retry_first_ms=50, retry_factor=1,
-    memory_check_seconds=0.2)
+                    nixpkgs=os.environ.get("HIVE_NIXPKGS", ""), memory_check_seconds=0.2)
 daemon.main(lambda paths: build(paths, settings))
 """
 

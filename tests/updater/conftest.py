@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -68,6 +68,11 @@ class Scene:
     """Turns that were running when their cage was switched."""
     refuse_apply: str = ""
     void_once_offered: bool = False
+    building: str = ""
+    """What the builder does just now: the root is not there yet."""
+    refuse_build: str = ""
+    asked_to_build: set[str] = field(default_factory=set)
+    """Under which ids."""
     answers: dict[str, Reply] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -94,6 +99,7 @@ class Scene:
                     agents=[self._agent(name) for name in self.cages]
                 ),
                 lifecycle.Apply: self._once(self._apply),
+                lifecycle.Prepare: self._prepare,
                 lifecycle.Stop: self._once(self._stop),
             },
         )
@@ -237,6 +243,14 @@ class Scene:
             return self.answers[id]
 
         return handler
+
+    def _prepare(self, m: lifecycle.Prepare, id: str) -> Reply:
+        self.asked_to_build.add(id)
+        if self.refuse_build:
+            raise Conflict(self.refuse_build)
+        key = f"{m.spec.root}-1" if m.spec.root != "host" else ""
+        state: Literal["building", "ready"] = "building" if self.building else "ready"
+        return lifecycle.Root(key=key, builder=m.spec.root, state=state, detail=self.building)
 
     def _apply(self, m: lifecycle.Apply) -> Reply:
         if self.refuse_apply:

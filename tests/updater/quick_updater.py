@@ -5,7 +5,6 @@ from __future__ import annotations
 from libhive import daemon
 from libhive.link import Link
 from libhive.paths import Paths
-from services.updater.builders.host import HostBuilder
 from services.updater.service import Updater
 from services.updater.settings import Settings
 from services.updater.store import Store
@@ -22,7 +21,7 @@ QUICK = Settings(
 
 
 def build(paths: Paths) -> Updater:
-    return Updater(QUICK, Store(paths.database("updater")), Link(paths), HostBuilder())
+    return Updater(QUICK, Store(paths.database("updater")), Link(paths))
 
 
 if __name__ == "__main__":

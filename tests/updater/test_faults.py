@@ -42,6 +42,20 @@ async def test_on_the_way(scene: Scene, point: str) -> None:
     assert len(await scene.deploys()) == 1
 
 
+async def test_while_its_root_is_built(scene: Scene) -> None:
+    scene.cages["iris"] = Cage(GOOD, 1, 1)
+    scene.building = "extracting archives"
+    scene.start("deploy:building")
+    scene.approve(2, "iris", BETTER)
+    await scene.died()
+    scene.start()
+    await scene.until(lambda deploy: "extracting" in deploy.detail)
+    scene.building = ""
+    assert (await scene.ended()).step == "recorded"
+    assert len(scene.asked_to_build) == 1
+    assert scene.applied == [("iris", 2, "better")]
+
+
 @pytest.mark.parametrize(
     "point", ["deploy:applied", "deploy:went-back", "deploy:released", "deploy:told", "deploy:failed"]
 )

@@ -9,6 +9,8 @@ from libhive.problems import Conflict, NotFound
 from libhive.spec import AgentSpec
 from tests.updater.conftest import BAD, BETTER, GOOD, Cage, Scene
 
+ROOTED = AgentSpec(prompt="rooted", root="debian", packages=["jq"])
+
 
 async def test_a_new_agent_is_started_and_recorded(scene: Scene) -> None:
     scene.start()
@@ -105,16 +107,28 @@ async def test_a_broken_cage_is_not_waited_for(scene: Scene) -> None:
     assert scene.cages["iris"].revision == 1
 
 
-async def test_a_missing_package_fails_the_deploy_with_the_line_that_mends_it(scene: Scene) -> None:
+async def test_a_root_is_built_before_anything_stops(scene: Scene) -> None:
     scene.cages["iris"] = Cage(GOOD, 1, 1)
+    scene.building = "installing essential packages"
     scene.start()
-    scene.approve(2, "iris", AgentSpec(packages=["no-such-package-1", "coreutils"]))
+    scene.approve(2, "iris", ROOTED)
+    deploy = await scene.until(lambda deploy: "essential" in deploy.detail)
+    assert (deploy.step, deploy.detail) == ("resolved", "building its root: installing essential packages")
+    await asyncio.sleep(0.5)
+    assert (scene.holds, scene.applied) == ([], [])
+    scene.building = ""
     deploy = await scene.ended()
-    assert deploy.step == "failed"
-    assert deploy.detail == (
-        "this host does not have the package no-such-package-1 "
-        "(install it with: sudo apt-get install -y no-such-package-1)"
-    )
+    assert (deploy.step, deploy.root, deploy.detail) == ("recorded", "debian-1", "")
+    assert len(scene.asked_to_build) == 1
+
+
+async def test_a_failed_build_fails_the_deploy_and_the_agent_goes_on(scene: Scene) -> None:
+    scene.cages["iris"] = Cage(GOOD, 1, 1)
+    scene.refuse_build = "E: Unable to locate package no-such-package-1"
+    scene.start()
+    scene.approve(2, "iris", ROOTED)
+    deploy = await scene.ended()
+    assert (deploy.step, deploy.detail) == ("failed", scene.refuse_build)
     assert (scene.applied, scene.holds, scene.story[2]) == ([], [], ["building", "failed"])
 
 

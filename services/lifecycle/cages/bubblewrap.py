@@ -125,17 +125,22 @@ def command_line(
 ) -> Line:
     """What is executed for this plan. Touches nothing, so that a test can compare it with a golden file."""
     binds = [*_binds(plan, installation), *installation.binds]
+    root = Bind(plan.root or Path("/"), "/")
     if not as_root:
         return Line(
-            ["sh", "-c", _KEEP, "hive-cage", *_bwrap(plan, installation, binds, status_fd, filter_fd)], ""
+            ["sh", "-c", _KEEP, "hive-cage", *_bwrap(plan, installation, root, binds, status_fd, filter_fd)],
+            "",
         )
     stage = staging_place([bind.source for bind in binds])
-    binds, fstab = staged(binds, stage)
+    if plan.root:
+        (*binds, root), fstab = staged([*binds, root], stage)
+    else:
+        binds, fstab = staged(binds, stage)
     user = str(plan.uid)
     argv = ["unshare", "--mount", "--propagation", "private", "--"]
     argv += ["sh", "-c", _KEEP_STAGED, "hive-cage", str(stage), str(plan.run / "fstab")]
     argv += ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--pdeathsig", "KILL", "--"]
-    return Line(argv + _bwrap(plan, installation, binds, status_fd, filter_fd), fstab)
+    return Line(argv + _bwrap(plan, installation, root, binds, status_fd, filter_fd), fstab)
 
 
 def staging_place(sources: Sequence[Path], exists: Callable[[str], bool] = os.path.isdir) -> Path:
@@ -169,13 +174,20 @@ def _binds(plan: Plan, installation: Installation) -> list[Bind]:
         Bind(plan.spec_file, inside.spec, is_file=True),
         *(Bind(plan.run / name, f"/etc/{name}", is_file=True) for name in directories.ETC_FILES),
     ]
+    if plan.nix is not None:
+        binds.append(Bind(plan.nix, "/nix"))
     if plan.claude is not None:
         binds.append(Bind(plan.claude, inside.claude, is_file=True))
     return binds
 
 
 def _bwrap(
-    plan: Plan, installation: Installation, binds: Sequence[Bind], status_fd: int, filter_fd: int
+    plan: Plan,
+    installation: Installation,
+    root: Bind,
+    binds: Sequence[Bind],
+    status_fd: int,
+    filter_fd: int,
 ) -> list[str]:
     argv = [
         "bwrap",
@@ -190,11 +202,11 @@ def _bwrap(
     argv += ["--clearenv"]
     for name, value in environment(plan, Inside(python_path=installation.python_path)).items():
         argv += ["--setenv", name, value]
-    argv += ["--ro-bind", "/usr", "/usr"]
+    argv += ["--ro-bind", str(root.source / "usr"), "/usr"]
     for name in ("bin", "lib", "lib64", "sbin"):
         argv += ["--symlink", f"usr/{name}", f"/{name}"]
     for source in _ETC_OF_HOST:
-        argv += ["--ro-bind-try", source, source]
+        argv += ["--ro-bind-try", str(root.source / source.removeprefix("/")), source]
     argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108 - the cage's own
     for bind in binds:
         argv += ["--bind" if bind.writable else "--ro-bind", str(bind.source), bind.target]

@@ -12,6 +12,7 @@ from libhive.spec import AgentSpec
 from services.lifecycle.cages import limits
 from services.lifecycle.cages.cgroups import Group
 
+NIX_PATH = "/nix/env/bin"
 LIBRARY = "/opt/hive/lib"
 VENV = "/opt/hive/venv"
 DEFAULT_PROGRAM = ("-m", "libhive.harness")
@@ -79,6 +80,10 @@ class Plan:
     claude: Path | None
     claude_version: str
     operator_pronouns: str
+    root: Path | None = None
+    """The tree whose `usr` and `etc` the cage has in the place of the host's."""
+    nix: Path | None = None
+    """What the cage has as /nix; the packages that were asked for are in its `env/bin`."""
     program: tuple[str, ...] = DEFAULT_PROGRAM
     """Arguments of the cage's Python."""
     groups: tuple[Group, ...] = ()
@@ -133,6 +138,8 @@ def environment(plan: Plan, inside: Inside) -> dict[str, str]:
     }
     if plan.spec.allowed_recipients is not None:
         variables["HIVE_ALLOWED_RECIPIENTS"] = ",".join(plan.spec.allowed_recipients)
+    if plan.nix:
+        variables["PATH"] = f"{NIX_PATH}:{variables['PATH']}"
     if inside.python_path:
         variables["PYTHONPATH"] = inside.python_path
     return variables

@@ -72,6 +72,27 @@ def shown(line: Line) -> str:
 STARTS = ("sh", "setpriv", "bwrap", "/opt/hive/venv/bin/python")
 
 
+@pytest.mark.parametrize("as_root", [True, False])
+def test_a_root_of_its_own_takes_the_place_of_the_hosts(as_root: bool) -> None:
+    tree = STATE / "roots/debian-1/tree"
+    plan = dataclasses.replace(PLAN, root=tree)
+    line = command_line(plan, CLONE, as_root=as_root, status_fd=5, filter_fd=6)
+    words = " ".join(line.argv)
+    seen = words.split("--ro-bind ")[1].split("/usr /usr")[0]
+    assert f"{seen}/etc/ssl/certs /etc/ssl/certs" in words
+    assert "--ro-bind /usr" not in words
+    assert "--ro-bind-try /etc" not in words
+    assert str(tree) in (line.fstab if as_root else words)
+
+
+def test_a_closure_of_nix_is_found_before_the_hosts_programs() -> None:
+    plan = dataclasses.replace(PLAN, nix=STATE / "roots/nix-1/tree/nix")
+    words = " ".join(command_line(plan, CLONE, as_root=False, status_fd=5, filter_fd=6).argv)
+    assert f"--ro-bind {plan.nix} /nix " in words
+    assert "--setenv PATH /nix/env/bin:/usr/local/bin" in words
+    assert "--ro-bind /usr /usr" in words
+
+
 def test_neither_the_clone_nor_the_agents_own_variables_are_in_it() -> None:
     for as_root in (True, False):
         line = command_line(PLAN, CLONE, as_root=as_root, status_fd=5, filter_fd=6)
