@@ -171,7 +171,7 @@ class Screen:
         rows = [
             (
                 one.kind,
-                one.agent,
+                one.agent or "-",
                 one.path,
                 _size(one.bytes),
                 one.problem or ("removed" if one.removed else one.why),

@@ -182,8 +182,9 @@ class StopAll(Request[Done], frozen=True, kw_only=True):
 class Leftover(Reply, frozen=True, kw_only=True):
     """Something of an agent that nobody needs any more."""
 
-    kind: Literal["cage", "group", "log", "run", "state"]
+    kind: Literal["cage", "group", "log", "root", "run", "state"]
     agent: str
+    """Empty for a root: those are shared."""
     path: str
     """Where it is, on the host; of a cage the numbers of its processes."""
     why: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from libhive.messages.lifecycle import Leftover
 from libhive.names import AgentName, agent_name
 from libhive.paths import Paths
 from libhive.problems import BadRequest, Problem
+from libhive.spec import AgentSpec
+from services.lifecycle.builders.workshop import Workshop
 from services.lifecycle.cages import cgroups, directories, limits
 from services.lifecycle.cages.cgroups import Group
 from services.lifecycle.cages.keeper import kill_marked, marked
@@ -80,6 +82,30 @@ async def _remove(paths: Paths, leftover: Leftover) -> None:
             await limits.remove([Group(path=leftover.path, version=1, limits=[])])
         case _:
             await asyncio.to_thread(directories.remove, Path(leftover.path))
+
+
+async def roots(workshop: Workshop, specs: Mapping[str, AgentSpec], *, apply: bool) -> list[Leftover]:
+    """Roots that no agent needs, and builds that did not end."""
+    found = []
+    for one in await workshop.leftovers(specs):
+        problem = ""
+        if apply:
+            try:
+                await workshop.remove([one])
+            except (OSError, Problem) as error:
+                problem = str(error)
+        found.append(
+            Leftover(
+                kind="root",
+                agent="",
+                path=str(one.path),
+                why=one.why,
+                bytes=one.size_bytes,
+                removed=apply and not problem,
+                problem=problem,
+            )
+        )
+    return found
 
 
 # ---- one function for each kind, in the order in which they are removed

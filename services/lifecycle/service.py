@@ -115,7 +115,10 @@ class Lifecycle:
                     listed = [await leftovers.remove(registry, one) for one in listed]
                 finally:
                     self._clearing = set()
-        return say.Leftovers(leftovers=listed, more=len(found) > len(listed))
+            more = len(found) > len(listed)
+            specs = {row.name: row.spec for row in self._store.rows()}
+            listed += await leftovers.roots(self._workshop, specs, apply=m.apply)
+        return say.Leftovers(leftovers=listed, more=more)
 
     async def on_destroy(self, call: Call, m: say.Destroy) -> say.Agent:
         return await self._command(call, m.name, _to_row(m.name, rules.on_destroy))

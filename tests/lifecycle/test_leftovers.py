@@ -114,6 +114,19 @@ async def test_an_agent_that_comes_is_not_touched(haunt: Haunt) -> None:
     assert (await hive.running("ghost")).generation == 1
 
 
+async def test_a_build_that_did_not_end_is_listed_and_removed(haunt: Haunt) -> None:
+    hive = haunt.hive
+    await hive.lifecycle.collect_garbage(apply=True)
+    place = hive.paths.roots / ".half-made"
+    (place / "usr").mkdir(parents=True)
+    (place / "usr/file").write_bytes(bytes(SIZE))
+    (listed,) = (await hive.lifecycle.collect_garbage()).leftovers
+    assert (listed.kind, listed.path, listed.bytes, listed.removed) == ("root", str(place), SIZE, False)
+    (removed,) = (await hive.lifecycle.collect_garbage(apply=True)).leftovers
+    assert (removed.removed, removed.problem) == (True, "")
+    assert not place.exists()
+
+
 def _pid(haunt: Haunt) -> int:
     assert haunt.process
     return haunt.process.pid
