@@ -49,7 +49,7 @@ class Agents(Request[AgentList], frozen=True, kw_only=True):
 
 class Apply(Request[Agent], frozen=True, kw_only=True):
     """Updater: run this configuration. Creates the agent, with `revive` also one that was destroyed; restarts a running
-    cage."""
+    cage, unless nothing but `egress` and `allowed_recipients` has changed."""
 
     KIND = "lifecycle.apply"
     REPLY = Agent

@@ -11,7 +11,7 @@ from libhive.messages.broker import CloseMailbox, News, OpenMailbox
 from libhive.messages.lifecycle import CageState, Desired, Root
 from libhive.names import MANAGER, OPERATOR
 from libhive.problems import Conflict, NotAllowed, NotFound, TooMany
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, only_live
 from services.lifecycle.settings import Settings
 
 UidOf = Callable[[int], int]
@@ -69,6 +69,10 @@ def new_row(name: str, rows: Collection[Row], settings: Settings) -> Row:
 def on_apply(row: Row, revision: int, spec: AgentSpec, uid_of: UidOf, *, revive: bool = False) -> Change:
     if not revive:
         _expect_not_destroyed(row)
+    if row.desired != "destroyed" and only_live(row.spec, spec):
+        # its cage, and whether it is to run, stay as they are: gateway and broker enforce what is new
+        changed = replace(row, revision=revision, spec=spec)
+        return Change(changed, (open_mailbox(changed, uid_of),))
     wanted = replace(_fresh(row), desired="running", revision=revision, spec=spec)
     return Change(wanted, (open_mailbox(wanted, uid_of),), forgive=True)
 

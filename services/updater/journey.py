@@ -123,15 +123,18 @@ class Journey:
 
     async def drain(self) -> None:
         """Nothing new is offered to the agent; the turn it is in goes on to its end, however long that
-        takes."""
+        takes. What changes no cage waits for nothing."""
         agent = await self._agent()
+        never_well = self.world.store.never_well(self.entry.agent)
+        if rules.in_place(rules.previous_of(agent, never_well), self.entry.spec):
+            await self._save(step="drained", previous=rules.previous_of(agent, never_well), detail="")
+            return
         if agent and rules.mood(agent, None) != "away":
             await self._save(held=True)
             reach("deploy:before-hold")
             await self.world.broker.set_hold(self.entry.agent, "update", True)
             reach("deploy:held")
             await self._until_quiet()
-        never_well = self.world.store.never_well(self.entry.agent)
         await self._save(
             step="drained", previous=rules.previous_of(await self._agent(), never_well), detail=""
         )
@@ -141,7 +144,8 @@ class Journey:
         assert entry.spec
         async with self.world.one_cage:
             await self._heed_stop()
-            if self.entry.previous and self.entry.previous.desired == "stopped":
+            stopped = self.entry.previous and self.entry.previous.desired == "stopped"
+            if stopped and not rules.in_place(self.entry.previous, entry.spec):
                 await self._hold_stopped()
             await self.world.lifecycle.apply(
                 entry.agent, entry.revision, entry.spec, revive=entry.revive, id=self._command("apply")
@@ -202,10 +206,13 @@ class Journey:
     async def _until_healthy(self) -> None:
         loop, entry = asyncio.get_running_loop(), self.entry
         since, generation = loop.time(), entry.previous.generation if entry.previous else 0
+        in_place = rules.in_place(entry.previous, entry.spec)
         while True:
             agent, peer = await self._agent(), await self._peer()
             if rules.healthy(agent, peer, generation):
                 break
+            if in_place and rules.taken(agent, entry.revision, entry.spec):
+                break  # how its cage does has nothing to do with it
             rules.on_unwell(entry.agent, agent, peer, loop.time() - since, self.world.settings)
             await self._say(f"waiting until it is healthy: {rules.condition(agent, peer)}")
             await self.world.pulse.wait(self.world.settings.poll_seconds)

@@ -11,7 +11,7 @@ from libhive.messages.broker import Peer
 from libhive.messages.lifecycle import Agent, Desired
 from libhive.messages.updater import DeployStep
 from libhive.problems import Conflict, NotFound, Problem
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, only_live
 from services.updater.settings import Settings
 
 ENDED: Final[tuple[DeployStep, ...]] = ("recorded", "failed")
@@ -55,6 +55,15 @@ def on_rebuild(name: str, agent: Agent | None) -> None:
         raise NotFound(
             f"there is no agent {name} to rebuild", "to bring it back, ask for a new agent of that name"
         )
+
+
+def in_place(previous: Previous | None, spec: AgentSpec | None) -> bool:
+    """Whether the deploy needs no new generation: what it changes is enforced outside of the cage."""
+    return previous is not None and spec is not None and only_live(previous.spec, spec)
+
+
+def taken(agent: Agent | None, revision: int, spec: AgentSpec | None) -> bool:
+    return agent is not None and (agent.revision, agent.spec) == (revision, spec)
 
 
 def mood(agent: Agent | None, peer: Peer | None) -> Mood:
