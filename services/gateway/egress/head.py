@@ -19,6 +19,7 @@ _REASONS: Final = {
     431: "Request Header Fields Too Large",
     501: "Not Implemented",
     502: "Bad Gateway",
+    505: "HTTP Version Not Supported",
 }
 _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"host", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
@@ -63,6 +64,8 @@ async def read(reader: asyncio.StreamReader, near: h11.Connection) -> Asked | No
 
 def asked(request: h11.Request) -> Asked:
     text = request.target.decode("ascii", "replace")
+    if request.http_version not in (b"1.0", b"1.1"):
+        raise BadHead(505, "this proxy speaks HTTP/1.1")
     try:
         if request.method == b"CONNECT":
             return Asked(destinations.target(text), True, request)

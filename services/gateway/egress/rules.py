@@ -55,13 +55,11 @@ def by_address(
     if good:
         return Ruling("allowed", first.reason, "", good)
     address = addresses[0]
-    kind = "an address of this host" if address in own else f"a {destinations.special(address)} address"
-    listed = destinations.of(address, asked.port)
-    return Ruling(
-        "refused",
-        "special-address",
-        f"{asked.host} is {address}, {kind}; such a one is let out only when [egress] allow lists it: {listed}",
+    kind, listed = destinations.special(address) or "this host's own", destinations.of(address, asked.port)
+    detail = (
+        f"{asked.host} is {address} ({kind}); it is let out only when [egress] allow lists {listed} as well"
     )
+    return Ruling("refused", "special-address", detail)
 
 
 def still(egress: Egress | None, asked: Destination, address: Address, own: bool) -> bool:
