@@ -69,12 +69,17 @@ def new_row(name: str, rows: Collection[Row], settings: Settings) -> Row:
 def on_apply(row: Row, revision: int, spec: AgentSpec, uid_of: UidOf, *, revive: bool = False) -> Change:
     if not revive:
         _expect_not_destroyed(row)
-    if row.desired != "destroyed" and only_live(row.spec, spec):
-        # its cage, and whether it is to run, stay as they are: gateway and broker enforce what is new
-        changed = replace(row, revision=revision, spec=spec)
-        return Change(changed, (open_mailbox(changed, uid_of),))
     wanted = replace(_fresh(row), desired="running", revision=revision, spec=spec)
     return Change(wanted, (open_mailbox(wanted, uid_of),), forgive=True)
+
+
+def on_apply_in_place(row: Row, revision: int, spec: AgentSpec, uid_of: UidOf) -> Change:
+    """Its cage, and whether it is to run, stay as they are: gateway and broker enforce what is new."""
+    _expect_not_destroyed(row)
+    if spec != row.spec and not only_live(row.spec, spec):
+        raise Conflict(f"more of {row.name} has changed than a cage that runs can take")
+    changed = replace(row, revision=revision, spec=spec)
+    return Change(changed, (open_mailbox(changed, uid_of),))
 
 
 def on_start(row: Row) -> Change:

@@ -13,7 +13,7 @@ from libhive.messages.base import Done
 from libhive.names import MANAGER, agent_name
 from libhive.paths import Paths
 from libhive.problems import Conflict, Unavailable
-from libhive.spec import MANAGER_FILES, AgentSpec, only_live, resolve
+from libhive.spec import MANAGER_FILES, AgentSpec, resolve
 from services.lifecycle import logbook, rules
 from services.lifecycle.builders import builders
 from services.lifecycle.builders.workshop import Workshop
@@ -95,11 +95,14 @@ class Lifecycle:
         return say.AgentList(agents=[self._reconciler.agent(row) for row in self._store.rows()])
 
     async def on_apply(self, call: Call, m: say.Apply) -> say.Agent:
-        before = self._store.row(m.name)
-        apply = self._applying(m.name, m.revision, m.spec, revive=m.revive)
-        agent = await self._command(call, m.name, apply)
-        if before and only_live(before.spec, agent.spec):  # no cage has changed, which would tell of itself
-            self._publish(say.AgentChanged(agent=agent))
+        if not m.in_place:
+            return await self._command(
+                call, m.name, self._applying(m.name, m.revision, m.spec, revive=m.revive)
+            )
+        uid_of = self._settings.uid_of
+        change = _to_row(m.name, lambda row: rules.on_apply_in_place(row, m.revision, m.spec, uid_of))
+        agent = await self._command(call, m.name, change)
+        self._publish(say.AgentChanged(agent=agent))  # no cage has changed, which would tell of itself
         return agent
 
     async def on_destroy(self, call: Call, m: say.Destroy) -> say.Agent:

@@ -144,11 +144,17 @@ class Journey:
         assert entry.spec
         async with self.world.one_cage:
             await self._heed_stop()
-            stopped = self.entry.previous and self.entry.previous.desired == "stopped"
-            if stopped and not rules.in_place(self.entry.previous, entry.spec):
+            previous = self.entry.previous
+            in_place = rules.in_place(previous, entry.spec)
+            if previous and previous.desired == "stopped" and not in_place:
                 await self._hold_stopped()
             await self.world.lifecycle.apply(
-                entry.agent, entry.revision, entry.spec, revive=entry.revive, id=self._command("apply")
+                entry.agent,
+                entry.revision,
+                entry.spec,
+                revive=entry.revive,
+                in_place=in_place,
+                id=self._command("apply"),
             )
             reach("deploy:applied")
             await self._save(step="switched")
@@ -228,7 +234,8 @@ class Journey:
         try:
             async with self.world.one_cage:
                 if back == "apply" and (old := entry.previous):
-                    await lifecycle.apply(entry.agent, old.revision, old.spec, id=self._command("back"))
+                    in_place, id = rules.in_place(old, entry.spec), self._command("back")
+                    await lifecycle.apply(entry.agent, old.revision, old.spec, in_place=in_place, id=id)
                     await self._stop_again("stop-back")
                     return f"went back to revision {old.revision}"
                 if back == "stop":
