@@ -133,7 +133,7 @@ class EgressStatus(Request[EgressReport], frozen=True, kw_only=True):
 
 
 class EgressUsed(Event, frozen=True, kw_only=True):
-    """What one agent's proxy has decided in the last second, and the newest of it."""
+    """What one agent's proxy has decided in the last second, and the newest of it: a refusal, if there was one."""
 
     KIND = "gateway.egress_used"
     agent: str

@@ -132,9 +132,21 @@ def line_of(event: Event) -> Line | None:
             return Line(
                 "", "bad" if error else "info", f"gateway: {mode}" + (f", {_excerpt(error)}" if error else "")
             )
+        case gateway.EgressUsed():
+            return _egress_line(event)
         case gateway.RequestServed():
             return _request_line(event)
     return None
+
+
+def _egress_line(news: gateway.EgressUsed) -> Line | None:
+    """Only of what was not let out; the rest is on the agent's page."""
+    if not news.refused:
+        return None
+    newest = news.newest
+    where = f"{newest.host}:{newest.port}" if newest.host else "what it asked its proxy for"
+    more = f" and {news.refused - 1} more" if news.refused > 1 else ""
+    return Line(news.agent, "warn", _excerpt(f"way out: {newest.verdict} {where}{more} ({newest.reason})"))
 
 
 def _message_line(receipt: broker.Receipt) -> Line:

@@ -142,7 +142,9 @@ class Book:
         counts["allowed" if entry.verdict == "allowed" else "refused"] += 1
 
     def _tell(self) -> None:
-        newest: dict[str, Entry] = {entry.agent: entry for entry in self._unwritten.values()}
+        newest: dict[str, Entry] = {}
+        for entry in sorted(self._unwritten.values(), key=lambda entry: entry.verdict != "allowed"):
+            newest[entry.agent] = entry
         for agent, counts in self._news.items():
             if agent in newest:
                 decision = newest[agent].as_decision()
