@@ -170,10 +170,11 @@ class Scene:
         return done.exit_code, done.output
 
 
-def gateway_process(paths: Paths, hosts: Path) -> subprocess.Popen[bytes]:
+def gateway_process(paths: Paths, hosts: Path, *first: str) -> subprocess.Popen[bytes]:
     """With names of its own: its resolver reads this file of hosts, as any program on the host would read the host's."""
     hosts.write_text(
         f"127.0.0.1 localhost\n{ADDRESS} site.example other.example\n169.254.169.254 metadata.example\n"
+        f"{PUBLIC} public.example\n{OWN} own.example\n"
     )
     environ = {
         "PATH": os.environ["PATH"],
@@ -182,7 +183,17 @@ def gateway_process(paths: Paths, hosts: Path) -> subprocess.Popen[bytes]:
         "HIVE_RUN_DIR": str(paths.run),
         "HIVE_STATE_DIR": str(paths.state),
     }
-    inside = ["bwrap", "--dev-bind", "/", "/", "--bind", str(hosts), "/etc/hosts", "--die-with-parent"]
+    inside = [
+        *first,
+        "bwrap",
+        "--dev-bind",
+        "/",
+        "/",
+        "--bind",
+        str(hosts),
+        "/etc/hosts",
+        "--die-with-parent",
+    ]
     log = (hosts.parent / "gateway.log").open("ab")
     return subprocess.Popen(
         [*inside, sys.executable, "-m", "services.gateway"], env=environ, stdout=log, stderr=log
@@ -302,6 +313,76 @@ async def test_a_change_takes_effect_in_the_cage_that_runs(scene: Scene) -> None
     assert "lets nothing out" in said
     assert scene.cage.program == before
     assert scene.hutch.cages.status(scene.cage) is None
+
+
+PUBLIC, OWN = "93.184.215.14", "93.184.215.1"
+JOIN = f"""
+set -e
+ip link set lo up
+ip link add outside type veth peer name inside netns "$1"
+ip address add {OWN}/24 dev outside
+ip link set outside up
+nsenter -t "$1" -n ip address add {PUBLIC}/24 dev inside
+nsenter -t "$1" -n ip link set inside up
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 and not os.environ.get("CI"), reason="makes network namespaces, as root"
+)
+async def test_learning_lets_out_to_the_internet_and_not_to_this_hosts_own_address(
+    hutch: Hutch, site: Site, tmp_path: Path
+) -> None:
+    """An internet of one host, in a network namespace; the gateway in another one, with a public address of its own."""
+    scene = Scene(hutch, site)
+    scene.egress = Egress(mode="learn")
+    scene.broker.start()
+    scene.lifecycle.start()
+    internet = subprocess.Popen(["unshare", "--net", "sleep", "60"])
+    server = None
+    gateway = gateway_process(scene.paths, tmp_path / "hosts", "unshare", "--net", "--")
+    try:
+        await in_namespace(internet.pid)
+        await in_namespace(gateway.pid)
+        await asyncio.to_thread(
+            run, "nsenter", "-t", str(gateway.pid), "-n", "sh", "-c", JOIN, "sh", str(internet.pid)
+        )
+        serve = [
+            "nsenter",
+            "-t",
+            str(internet.pid),
+            "-n",
+            sys.executable,
+            "-m",
+            "http.server",
+            "80",
+            "--bind",
+            PUBLIC,
+        ]
+        environ = {"PATH": os.environ["PATH"], "PYTHONSAFEPATH": "1"}
+        server = subprocess.Popen(
+            [*serve, "--directory", str(site.root)], env=environ, stderr=subprocess.DEVNULL
+        )
+        await scene.start()
+        curl = ("curl", "-sS", "--retry", "20", "--retry-delay", "0", "--retry-all-errors")
+        assert await scene.out(*curl, f"http://{PUBLIC}/hello.txt") == (0, "hello from the host\n")
+        assert await scene.out(*curl, "http://public.example/hello.txt") == (0, "hello from the host\n")
+        _, said = await scene.out("curl", "-sS", "http://own.example:8080/")
+        assert f"own.example is {OWN} (this host's own)" in said
+        assert (await scene.gateway.egress(IRIS)).learned == [f"{PUBLIC}:80", "public.example:80"]
+    finally:
+        for process in filter(None, (gateway, server, internet)):
+            process.terminate()
+            await asyncio.to_thread(process.wait, 20)
+        scene.broker.stop()
+        scene.lifecycle.stop()
+        await scene.link.close()
+
+
+async def in_namespace(pid: int) -> None:
+    async with asyncio.timeout(10):
+        while Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
+            await asyncio.sleep(0.01)
 
 
 async def told(scene: Scene, egress: Egress) -> None:
