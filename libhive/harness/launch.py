@@ -104,8 +104,9 @@ def way_out(proxy_url: str) -> dict[str, str]:
 
 def mcp_config(launch: Launch) -> dict[str, Any]:
     """The hive's own tools, and beside them those that the agent's configuration adds."""
+    out = way_out(launch.proxy_url)
     servers: dict[str, Any] = {
-        name: {"type": "stdio", "command": server.command, "args": server.args, "env": dict(server.env)}
+        name: {"type": "stdio", "command": server.command, "args": server.args, "env": {**server.env, **out}}
         for name, server in launch.mcp_servers.items()
     }
     servers["hive"] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from ipaddress import ip_address
 from typing import Any
 
@@ -147,6 +148,64 @@ async def test_another_configuration_ends_what_it_does_not_let_out_and_only_that
     (ended,) = [one for one in scene.decisions() if one.ended_ms]
     assert (ended.port, ended.detail) == (goes, "cut: its configuration lets this out no more")
     assert (await scene.connect(f"127.0.0.1:{goes}"))[0].startswith("HTTP/1.1 403")
+
+
+async def test_a_change_that_comes_while_a_name_is_looked_up_counts(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.start()
+    port = await scene.host(echo, "127.0.0.9")
+    scene.name("slow.org", "127.0.0.9", public=True)
+    asked, go = threading.Event(), threading.Event()
+
+    def look_up(host: str) -> Any:
+        asked.set()
+        go.wait(10)
+        return scene.meaning[host]
+
+    monkeypatch.setattr(names, "_look_up", look_up)
+    await scene.let("allow", f"slow.org:{port}")
+    coming = asyncio.create_task(scene.connect(f"slow.org:{port}"))
+    await asyncio.to_thread(asked.wait, 10)
+    await scene.let("none")
+    go.set()
+    assert (await coming)[0].startswith("HTTP/1.1 403")
+    assert scene.decisions()[0].verdict == "refused"
+
+
+async def test_a_change_that_comes_while_a_host_is_connected_to_counts(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.start()
+    port = await scene.host(echo)
+    await scene.let("allow", f"127.0.0.1:{port}")
+    connect = asyncio.open_connection
+
+    async def slow(*arguments: Any, **more: Any) -> Any:
+        streams = await connect(*arguments, **more)
+        await scene.let("none")
+        return streams
+
+    monkeypatch.setattr(asyncio, "open_connection", slow)
+    assert (await scene.connect(f"127.0.0.1:{port}"))[0].startswith("HTTP/1.1 403")
+
+
+async def test_slow_names_are_one_agents_own_trouble(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its look-ups wait for each other; those of others, and the model's in the default pool, do not."""
+    await scene.start(egress_lookups_per_agent_max=2, egress_lookup_seconds_max=0.3)
+    go, running = threading.Event(), []
+
+    def look_up(host: str) -> Any:
+        running.append(host)
+        go.wait(10)
+        raise OSError
+
+    monkeypatch.setattr(names, "_look_up", look_up)
+    await scene.let("learn")
+    heads = await asyncio.gather(*(scene.connect(f"n{n}.org:443") for n in range(6)))
+    assert all(head.startswith("HTTP/1.1 502") for head, _ in heads)
+    assert len(running) == 2, "a thread that nobody waits for any more still counts"
+    go.set()
 
 
 # ---- learning
