@@ -37,7 +37,8 @@ async def addresses(host: str, slots: asyncio.Semaphore, seconds_max: float) -> 
 def is_own(address: Address) -> bool:
     """Whether it is this host's: the kernel then chooses it as the way's own end. Nothing is sent."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+    # also where there is no IPv6 at all: then nobody connects to such an address either
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.connect((str(address), 9))
         return ipaddress.ip_address(sock.getsockname()[0]) == address
     return False

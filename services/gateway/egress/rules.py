@@ -39,7 +39,9 @@ def by_name(egress: Egress | None, asked: Destination) -> Ruling:
         return Ruling("allowed", "listed")
     if egress.mode == "learn":
         return Ruling("allowed", "learn")
-    return Ruling("refused", "not-listed", f"{asked} is not in the list of [egress] allow")
+    return Ruling(
+        "refused", "not-listed", f"{asked} is not in the list of [egress] allow; the manager can propose it"
+    )
 
 
 def by_address(

@@ -208,6 +208,18 @@ async def test_slow_names_are_one_agents_own_trouble(scene: Scene, monkeypatch: 
     go.set()
 
 
+def test_a_host_knows_its_own_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names.is_own(ip_address("127.0.0.1"))
+    assert not names.is_own(ip_address("192.0.2.7"))
+    assert not names.is_own(ip_address("2001:db8::7"))
+
+    def no_ipv6(*arguments: Any) -> Any:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr("socket.socket", no_ipv6)
+    assert not names.is_own(ip_address("2001:db8::7"))
+
+
 # ---- learning
 
 
