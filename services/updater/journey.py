@@ -112,6 +112,9 @@ class Journey:
     async def build(self) -> None:
         await self._tell("building")
         assert self.entry.spec
+        if await self._in_place():  # the cage keeps the root that it has
+            await self._save(step="built")
+            return
         while True:
             root = await self.world.lifecycle.prepare(self.entry.spec, id=self._command("build"))
             if root.state == "ready":
@@ -126,7 +129,7 @@ class Journey:
         takes. What changes no cage waits for nothing."""
         agent = await self._agent()
         never_well = self.world.store.never_well(self.entry.agent)
-        if rules.in_place(rules.previous_of(agent, never_well), self.entry.spec):
+        if await self._in_place():
             await self._save(step="drained", previous=rules.previous_of(agent, never_well), detail="")
             return
         if agent and rules.mood(agent, None) != "away":
@@ -142,10 +145,10 @@ class Journey:
     async def switch(self) -> None:
         entry = self.entry
         assert entry.spec
-        async with self.world.one_cage:
+        in_place = rules.in_place(entry.previous, entry.spec)
+        async with contextlib.nullcontext() if in_place else self.world.one_cage:
             await self._heed_stop()
             previous = self.entry.previous
-            in_place = rules.in_place(previous, entry.spec)
             if previous and previous.desired == "stopped" and not in_place:
                 await self._hold_stopped()
             await self.world.lifecycle.apply(
@@ -192,6 +195,11 @@ class Journey:
             log.warning("not recorded", extra={"agent": self.entry.agent, "why": problem.message})
         reach("deploy:told")
         await self._save(step="failed", detail=why)
+
+    async def _in_place(self) -> bool:
+        """Whether it leaves the cage as it is."""
+        previous = rules.previous_of(await self._agent(), self.world.store.never_well(self.entry.agent))
+        return rules.in_place(previous, self.entry.spec)
 
     # ---- waiting
 
