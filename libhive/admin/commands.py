@@ -14,6 +14,7 @@ from libhive.admin import (
     arguments,
     backup,
     doctor,
+    egress,
     events,
     garbage,
     history,
@@ -238,6 +239,15 @@ COMMANDS = (
         ("broker",),
         receipts.drop_arguments,
         'hive-admin drop 01m0000000000000000000abcd iris --reason "asked again"',
+    ),
+    Command(
+        "egress",
+        "an agent's way out to the network: what it may reach, and what it did",
+        egress.egress,
+        ("gateway",),
+        egress.egress_arguments,
+        egress.EXAMPLES,
+        egress.DETAIL,
     ),
     Command(
         "events",

@@ -27,7 +27,7 @@ from libhive.clock import now_ms
 from libhive.logs import safe_text
 from libhive.messages.approvals import FileDiff, Proposal, ProposalDetail
 from libhive.messages.broker import Peer, Question, Receipt, Reminder
-from libhive.messages.gateway import GatewayReport
+from libhive.messages.gateway import EgressDecision, EgressReport, GatewayReport
 from libhive.messages.lifecycle import Agent, Leftovers
 from libhive.names import OPERATOR
 
@@ -64,6 +64,9 @@ EVENT_FIELDS = (
         "step",
     ),
     *(
+        "host",
+        "port",
+        "verdict",
         "mode",
         "status",
         "model",
@@ -79,6 +82,13 @@ EVENT_FIELDS = (
 )
 GOOD, BAD, WARN, DIM, STRONG = "green", "red", "yellow", "dim", "bold"
 RISK_STYLES = {"none": DIM, "low": GOOD, "medium": WARN, "high": BAD}
+_MODES = {
+    "none": "nothing but the model can be reached",
+    "allow": "what is listed can be reached, and nothing else",
+    "learn": "it learns: everything public can be reached, and what is listed",
+}
+_UNKNOWN = "what it may reach is not known yet: lifecycle has not said"
+_UNITS = ("B", "kB", "MB", "GB", "TB")
 STATE_STYLES = {
     **dict.fromkeys(("running", "idle", "acked", "deployed", "answered"), GOOD),
     **dict.fromkeys(("broken", "failed", "dead", "denied", "needs-login", "stale"), BAD),
@@ -189,11 +199,29 @@ class Screen:
         if kind.endswith(".gap"):
             text = "some events were missed, or the service has restarted"
         else:
-            fields = next((value for value in body.values() if isinstance(value, dict)), body)
+            nested = next((value for value in body.values() if isinstance(value, dict)), {})
+            fields = {name: value for name, value in body.items() if not isinstance(value, dict)} | nested
             text = "  ".join(
                 f"{name}={value}" for name in EVENT_FIELDS if (value := fields.get(name)) not in ("", None)
             )
         self.console.print(line(f"{_when(at_ms)} {kind}  {text}"), soft_wrap=True)
+
+    def egress(self, report: EgressReport) -> None:
+        """What it may reach, then the newest of what it did."""
+        self.head(f"{report.agent}: {_MODES[report.mode]}" if report.known else _UNKNOWN, STRONG)
+        for text in report.allow:
+            self.head(f"  {text}" + ("  (not in force)" if report.mode == "none" else ""))
+        if report.mode == "learn":
+            used = len(report.learned)
+            self.head(f"used since it learns: {used or 'nothing'}", WARN)
+            for text in report.learned:
+                self.head(f"  {text}")
+            self.head(f"end it with one proposal: hive-admin egress {report.agent} --propose", DIM)
+        if report.open:
+            self.head(f"open just now: {report.open}")
+        rows = [_decision_row(one) for one in report.decisions]
+        columns = ("when", "verdict", "where", "times", "out", "in", "what")
+        self.table(columns, rows, "it has asked for nothing yet")
 
     # ---- mail
 
@@ -335,6 +363,23 @@ def _agent_row(agent: Agent, peer: Peer | None, page_port_shift: int) -> Sequenc
     page = "-" if gone else f":{agent.page_port + page_port_shift}"
     cage = "destroyed" if gone and agent.cage == "absent" else agent.cage
     return agent.name, state(cage), state(shown), unread, model, page, doing + held
+
+
+def _decision_row(one: EgressDecision) -> Sequence[Text | str]:
+    verdict = line(one.verdict, {"allowed": GOOD, "refused": BAD}.get(one.verdict, WARN))
+    where = f"{one.host}:{one.port}" if one.host else "-"
+    to = f"to {one.address}" if one.address else ""
+    still = "open" if one.verdict == "allowed" and not one.ended_ms else ""
+    what = ", ".join(filter(None, (one.reason, to, one.detail, still)))
+    return _when(one.at_ms), verdict, where, str(one.times), size(one.bytes_up), size(one.bytes_down), what
+
+
+def size(count: int) -> str:
+    """As people say it, three digits at most."""
+    amount, unit = float(count), 0
+    while amount >= 999.5 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.0f} {_UNITS[unit]}" if amount >= 99.5 or not unit else f"{amount:.3g} {_UNITS[unit]}"
 
 
 def steps(receipt: Receipt) -> list[tuple[str, int, str]]:

@@ -19,3 +19,6 @@ class Gateway(Client):
 
     async def status(self) -> say.GatewayReport:
         return await self.link.call("gateway", say.GatewayStatus())
+
+    async def egress(self, agent: str, limit: int = 100) -> say.EgressReport:
+        return await self.link.call("gateway", say.EgressStatus(agent=agent, limit=limit))

@@ -24,9 +24,16 @@ class Lifecycle(Client):
         return next((agent for agent in await self.agents() if agent.name == name), None)
 
     async def apply(
-        self, name: str, revision: int, spec: AgentSpec, *, revive: bool = False, id: str | None = None
+        self,
+        name: str,
+        revision: int,
+        spec: AgentSpec,
+        *,
+        revive: bool = False,
+        in_place: bool = False,
+        id: str | None = None,
     ) -> say.Agent:
-        request = say.Apply(name=name, revision=revision, spec=spec, revive=revive)
+        request = say.Apply(name=name, revision=revision, spec=spec, revive=revive, in_place=in_place)
         return await self.link.call("lifecycle", request, id=id, timeout_seconds=STOP_SECONDS)
 
     async def prepare(self, spec: AgentSpec, id: str | None = None) -> say.Root:

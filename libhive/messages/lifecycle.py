@@ -49,7 +49,7 @@ class Agents(Request[AgentList], frozen=True, kw_only=True):
 
 class Apply(Request[Agent], frozen=True, kw_only=True):
     """Updater: run this configuration. Creates the agent, with `revive` also one that was destroyed; restarts a running
-    cage."""
+    cage. With `in_place` it leaves the cage as it is, and takes only what is enforced outside of it."""
 
     KIND = "lifecycle.apply"
     REPLY = Agent
@@ -58,6 +58,7 @@ class Apply(Request[Agent], frozen=True, kw_only=True):
     revision: Count
     spec: AgentSpec
     revive: bool = False
+    in_place: bool = False
 
 
 class Root(Reply, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from libhive.clients.learned import propose_learned
 from libhive.link import Link
 from libhive.messages import approvals, broker, lifecycle, updater
 from libhive.messages.base import Count, Done, Ping, Reply, Request
@@ -172,6 +173,11 @@ class Actions:
         form: DropForm = asked.form
         drop = broker.DropMail(id=form.message, recipient=form.recipient, reason=form.reason)
         return await self._quick("broker", drop, asked)
+
+    async def on_egress_propose(self, asked: Asked) -> Reply:
+        """The end of learning: one proposal with exactly what was used."""
+        await self._link.call("approvals", Ping(), timeout_seconds=self._settings.pong_seconds)
+        return await propose_learned(self._link, asked.agent, asked.id)
 
     async def on_hold(self, asked: Asked) -> Reply:
         held = broker.SetHold(agent=asked.agent, reason="operator", held=asked.form.held)

@@ -134,6 +134,8 @@ def line_of(event: Event) -> Line | None:
             return Line(
                 "", "bad" if error else "info", f"gateway: {mode}" + (f", {_excerpt(error)}" if error else "")
             )
+        case gateway.EgressUsed():
+            return _egress_line(event)
         case gateway.RequestServed():
             return _request_line(event)
     return None
@@ -157,6 +159,16 @@ def _purge_line(purge: updater.Purge) -> Line:
         "warn" if purge.detail else "trace",
         f"purge of {purge.agent}: {purge.detail or purge.step}",
     )
+
+
+def _egress_line(news: gateway.EgressUsed) -> Line | None:
+    """Only of what was not let out; the rest is on the agent's page."""
+    if not news.refused:
+        return None
+    newest = news.newest
+    where = f"{newest.host}:{newest.port}" if newest.host else "what it asked its proxy for"
+    more = f" and {news.refused - 1} more" if news.refused > 1 else ""
+    return Line(news.agent, "warn", _excerpt(f"way out: {newest.verdict} {where}{more} ({newest.reason})"))
 
 
 def _message_line(receipt: broker.Receipt) -> Line:

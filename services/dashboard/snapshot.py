@@ -219,6 +219,8 @@ class Snapshot:
                 if self._report:
                     self._report = msgspec.structs.replace(self._report, mode=mode, last_error=error)
                     self._show_gateway()
+            case gateway.EgressUsed(agent=name):
+                self._feed.publish("egress", encode(event), frozenset({name}))
             case gateway.RequestServed(agent=name):
                 self._usage[name] = rules.usage_after(self._usage.get(name), event, self._clock())
                 self._show_agent(name)
@@ -384,6 +386,7 @@ class Snapshot:
             env_names=sorted(spec.env),
             mcp_servers=sorted(spec.mcp_servers),
             allowed_recipients=spec.allowed_recipients,
+            egress_mode=spec.egress.mode,
             unacked=peer.unacked if peer else 0,
             holds=peer.holds if peer else [],
             version=peer.version if peer else "",

@@ -60,6 +60,7 @@ class AgentView(View, frozen=True, kw_only=True):
     env_names: list[str]
     mcp_servers: list[str]
     allowed_recipients: list[str] | None
+    egress_mode: str
     unacked: int
     holds: list[str]
     version: str

@@ -11,7 +11,7 @@ from libhive.messages.broker import CloseMailbox, News, OpenMailbox
 from libhive.messages.lifecycle import CageState, Desired, Root
 from libhive.names import MANAGER, OPERATOR
 from libhive.problems import Conflict, NotAllowed, NotFound, TooMany
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, only_live
 from services.lifecycle.settings import Settings
 
 UidOf = Callable[[int], int]
@@ -73,6 +73,15 @@ def on_apply(row: Row, revision: int, spec: AgentSpec, uid_of: UidOf, *, revive:
         _expect_not_destroyed(row)
     wanted = replace(_fresh(row), desired="running", revision=revision, spec=spec)
     return Change(wanted, (open_mailbox(wanted, uid_of),), forgive=True)
+
+
+def on_apply_in_place(row: Row, revision: int, spec: AgentSpec, uid_of: UidOf) -> Change:
+    """Its cage, and whether it is to run, stay as they are: gateway and broker enforce what is new."""
+    _expect_not_destroyed(row)
+    if spec != row.spec and not only_live(row.spec, spec):
+        raise Conflict(f"more of {row.name} has changed than a cage that runs can take")
+    changed = replace(row, revision=revision, spec=spec)
+    return Change(changed, (open_mailbox(changed, uid_of),))
 
 
 def on_start(row: Row) -> Change:

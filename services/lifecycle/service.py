@@ -100,7 +100,15 @@ class Lifecycle:
         return say.AgentList(agents=[self._reconciler.agent(row) for row in self._store.rows()])
 
     async def on_apply(self, call: Call, m: say.Apply) -> say.Agent:
-        return await self._command(call, m.name, self._applying(m.name, m.revision, m.spec, revive=m.revive))
+        if not m.in_place:
+            return await self._command(
+                call, m.name, self._applying(m.name, m.revision, m.spec, revive=m.revive)
+            )
+        uid_of = self._settings.uid_of
+        change = _to_row(m.name, lambda row: rules.on_apply_in_place(row, m.revision, m.spec, uid_of))
+        agent = await self._command(call, m.name, change)
+        self._publish(say.AgentChanged(agent=agent))  # no cage has changed, which would tell of itself
+        return agent
 
     async def on_collect_garbage(self, call: Call, m: say.CollectGarbage) -> say.Leftovers:
         async with self._forgetting:

@@ -15,6 +15,7 @@ from libhive.admin.commands import COMMANDS
 from libhive.admin.events import story
 from libhive.messages import approvals, base, broker, dashboard, gateway, lifecycle, updater
 from libhive.problems import Conflict, NotFound, UnknownRecipient
+from libhive.spec import Egress, resolve
 from tests.admin import samples
 from tests.admin.conftest import SERVICES, Stage
 
@@ -766,3 +767,46 @@ async def test_what_is_left_over_is_told_with_its_size_and_what_removes_it(stage
     assert (await stage.admin("gc", "--apply")).code == 1
     stage.says = {lifecycle.CollectGarbage: lifecycle.Leftovers(leftovers=[])}
     assert "nothing is left over" in (await stage.admin("gc")).out
+
+
+async def test_a_way_out_is_shown_with_what_was_used(stage: Stage) -> None:
+    stage.says = {gateway.EgressStatus: samples.way_out()}
+    ended = await stage.admin("egress", "iris", "-n", "7")
+    assert ended.code == 0
+    assert stage.asked == [gateway.EgressStatus(agent="iris", limit=7)]
+    assert "it learns" in ended.out
+    assert "github.com:443" in ended.out
+    assert "refused" in ended.out
+    assert "hive-admin egress iris --propose" in ended.out
+    assert "\x1b" not in ended.out
+    as_json = await stage.admin("egress", "iris", "--json")
+    assert as_json.json["learned"] == ["github.com:443", "pypi.org:443"]
+
+
+async def test_learning_ends_in_one_proposal(stage: Stage) -> None:
+    toml = 'model = "opus" # dear\n\n[egress]\nmode = "learn"\nallow = ["old.org:443"]\n'
+    files = {"agent.toml": toml, "prompt.md": "You draw.\n"}
+    config = approvals.Config(agent="iris", revision=3, commit="c" * 40, files=files, spec=resolve(files))
+    stage.says = {
+        gateway.EgressStatus: samples.way_out(),
+        approvals.ReadConfig: config,
+        approvals.Propose: approvals.Proposed(number=4),
+        approvals.ShowProposal: samples.detail(proposal=samples.proposal(number=4)),
+    }
+    ended = await stage.admin("egress", "iris", "--propose")
+    assert ended.code == 0, ended.err
+    assert "hive-admin approve 4" in ended.out
+    (proposed,) = [asked for asked in stage.asked if isinstance(asked, approvals.Propose)]
+    after = resolve(files | proposed.files)
+    assert after.egress == Egress(mode="allow", allow=["github.com:443", "pypi.org:443"])
+    assert 'model = "opus" # dear' in proposed.files["agent.toml"]
+    assert list(proposed.files) == ["agent.toml"]
+
+
+async def test_who_does_not_learn_has_nothing_to_propose(stage: Stage) -> None:
+    files = {"agent.toml": "", "prompt.md": ""}
+    config = approvals.Config(agent="iris", revision=3, commit="c" * 40, files=files, spec=resolve(files))
+    stage.says = {gateway.EgressStatus: samples.way_out(mode="none"), approvals.ReadConfig: config}
+    ended = await stage.admin("egress", "iris", "--propose")
+    assert ended.code == 1
+    assert "does not learn" in ended.err

@@ -10,6 +10,7 @@ import pytest
 from libhive.messages import approvals, broker, lifecycle, updater
 from libhive.names import new_id
 from libhive.problems import PROBLEMS, Conflict, NotFound, UnknownRecipient
+from libhive.spec import Egress, resolve
 from services.dashboard.replies import STATUS
 from tests.dashboard.conftest import Dashboard
 from tests.dashboard.rich import DIGEST, Hive, mail_id
@@ -164,3 +165,22 @@ async def test_a_conflict_is_a_conflict(dashboard: Dashboard, hive: Hive) -> Non
     hive.broker.answers[broker.Answer] = refuse
     said = await (await dashboard.browser()).post("/api/answer", json={"question": mail_id(201), "text": "x"})
     assert said.status_code == 409
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["dashboard", "the agent's own page"])
+async def test_learning_ends_in_one_proposal(dashboard: Dashboard, hive: Hive, own: bool) -> None:
+    browser = await dashboard.browser(dashboard.port + 1101 if own else None)
+    base = "/api" if own else "/api/agents/iris"
+    shown = (await browser.get(f"{base}/egress")).json()
+    assert shown["learned"] == ["github.com:443", "pypi.org:443"]
+    assert [one["verdict"] for one in shown["decisions"]] == ["allowed", "allowed", "refused"]
+    said = await browser.post(f"{base}/egress-propose", json={})
+    assert (said.status_code, said.json()) == (200, {"number": 9}), said.text
+    heard = next(heard for heard in hive.approvals.heard if isinstance(heard.request, approvals.Propose))
+    assert heard.actor == "operator"
+    assert isinstance(heard.request, approvals.Propose)
+    wanted = Egress(mode="allow", allow=["github.com:443", "pypi.org:443"])
+    assert resolve(heard.request.files).egress == wanted
+    if not own:
+        refused = await browser.post("/api/agents/atlas/egress-propose", json={})
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")

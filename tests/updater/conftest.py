@@ -17,7 +17,7 @@ from libhive.messages import approvals, broker, lifecycle
 from libhive.messages.base import Done, Reply, Request
 from libhive.messages.updater import Deploy
 from libhive.problems import Conflict, NotFound, Problem
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, only_live
 from libhive.testing.hive import Hive
 from libhive.testing.peer import Heard, Peer
 
@@ -258,6 +258,12 @@ class Scene:
         old = self.cages.get(m.name)
         if old and old.desired == "destroyed" and not m.revive:
             raise Conflict(f"{m.name} is destroyed", "create it again")
+        if m.in_place:
+            assert old
+            assert only_live(old.spec, m.spec)
+            self.applied.append((m.name, m.revision, m.spec.egress.mode))
+            old.spec, old.revision = m.spec, m.revision
+            return self._agent(m.name)
         if old and old.turn:
             self.cut.append(m.name)
         self.applied.append((m.name, m.revision, m.spec.prompt))
