@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 import msgspec
@@ -28,7 +29,7 @@ from libhive.messages.base import Event, Ping, Pong, Reply, Request
 from libhive.messages.broker import News
 from libhive.messages.registry import REQUESTS
 from libhive.names import HIVE, OPERATOR, AgentName
-from libhive.paths import Paths, make_private
+from libhive.paths import Paths, is_given, make_private
 from libhive.problems import AlreadyExists, BadRequest, InternalError, Problem
 from libhive.promise import Promise, Waited
 from libhive.release import package_version
@@ -153,7 +154,7 @@ class Daemon:
 
     async def run(self) -> int:
         """Start, serve, drain; the process's exit status."""
-        make_private(self.paths.run / "bus", 0o750)
+        _make_bus(self.paths.run / "bus")
         name = self.service.name
         lock = _hold_lock(self.paths, name)
         try:
@@ -326,9 +327,15 @@ async def _run(service: Service, paths: Paths) -> int:
     return await Daemon(service, paths).run()
 
 
+def _make_bus(directory: Path) -> None:
+    if not is_given(directory):
+        make_private(directory, 0o750)
+
+
 def _hold_lock(paths: Paths, service: str) -> IO[bytes]:
-    """Held until the process ends, however it ends."""
-    lock = paths.lock(service).open("ab")  # in a directory that only the hive and its admins can enter
+    """Held until the process ends, however it ends. Nobody else may open it: whoever can, can lock it."""
+    descriptor = os.open(paths.lock(service), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.fdopen(descriptor, "ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

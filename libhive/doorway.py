@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 from libhive import wire
 from libhive.messages.base import Reply, Request
 from libhive.names import AgentName, new_id
+from libhive.paths import is_given
 from libhive.problems import BadFrame, Problem, Unavailable
 from libhive.promise import Waited
 
@@ -52,12 +53,13 @@ cancelled when the connection is lost before that."""
 
 
 def listen(path: Path, *, mode: int = 0o660, uid: int | None = None, backlog: int = 128) -> socket.socket:
-    """A listening socket at `path` in place of a stale one, readable by `uid`'s group when we may say so."""
+    """A listening socket at `path` in place of a stale one, for `uid`'s group when we may say so. In an installation it is
+    for whoever reaches it, which is its cage and the hive: who connects is asked for his uid in any case."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     sock.bind(str(temporary))
-    temporary.chmod(mode)
+    temporary.chmod(0o666 if is_given(path.parent.parent) else mode)
     if uid is not None and os.geteuid() == 0:
         os.chown(temporary, 0, uid)
     sock.listen(backlog)
@@ -68,11 +70,23 @@ def listen(path: Path, *, mode: int = 0o660, uid: int | None = None, backlog: in
 def make_doors(directory: Path, uid: int) -> None:
     """The agent's directory of doors, which its cage may enter and not write. It is never made anew while a cage has
     it bound: a bound directory that is recreated goes stale for ever."""
+    if is_given(directory.parent):
+        _share(directory)
+        return
     directory.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     directory.mkdir(mode=0o750, exist_ok=True)
     if os.geteuid() == 0 and directory.stat().st_gid != uid:
         os.chown(directory, 0, uid)
         directory.chmod(0o750)
+
+
+def _share(directory: Path) -> None:
+    """Whichever service comes first makes it, for all of them; none can replace the socket of another."""
+    mask = os.umask(0)
+    try:
+        directory.mkdir(mode=0o1775, exist_ok=True)
+    finally:
+        os.umask(mask)
 
 
 def peer_uid(sock: socket.socket) -> int:

@@ -20,7 +20,7 @@ from libhive import wire
 from libhive.messages.base import Event, Reply, Request, Up
 from libhive.messages.registry import EVENTS
 from libhive.names import HIVE, new_id
-from libhive.paths import Paths
+from libhive.paths import Paths, is_given
 from libhive.problems import BadFrame, Unavailable
 from libhive.promise import Waited
 
@@ -232,5 +232,5 @@ def _bound(context: zmq.Context[zmq.Socket[bytes]], kind: int, path: Path) -> zm
         sock.setsockopt(zmq.ROUTER_MANDATORY, 1)
         sock.setsockopt(zmq.MAXMSGSIZE, wire.FRAME_BYTES_MAX)
     sock.bind(f"ipc://{path}")
-    path.chmod(0o660)
+    path.chmod(0o666 if is_given(path.parent) else 0o660)
     return sock

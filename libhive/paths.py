@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,18 @@ class Paths:
     @property
     def logs(self) -> Path:
         return self.state / "logs"
+
+
+def is_given(directory: Path) -> bool:
+    """Whether an installation made it, for services of which each has a user of its own: root's, and for their group to
+    write. What lies in it is reached by whoever can enter the directory above, which the installation closed to others."""
+    if os.geteuid() == 0:
+        return False
+    try:
+        found = directory.stat()
+    except FileNotFoundError:
+        return False
+    return found.st_uid == 0 and bool(found.st_mode & stat.S_IWGRP)
 
 
 def make_private(directory: Path, mode: int = 0o700) -> Path:

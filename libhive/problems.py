@@ -95,7 +95,10 @@ class Unavailable(Problem):
     """Nobody answered in time. For a command this says nothing about whether it took effect: repeat it by its id."""
 
     code = "unavailable"
-    default_hint = "it should be back soon: hive-admin status; a hive that is down is started with: make up"
+    default_hint = (
+        "it should be back soon: hive-admin status; a hive that is down is started with: make up "
+        "(or, where it is installed: sudo systemctl start hyperhive.target)"
+    )
 
 
 class UnknownRecipient(Problem):

@@ -25,16 +25,23 @@ VENV = HOME / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 CLAUDE = HOME / ".claude-cli"
 CACHE = HOME / ".cache"
+WHEELS = CACHE / "wheels"
 LOG = CACHE / "setup.log"
 STAMPS = VENV / ".made-from"
 IN_USE = VENV / ".in-use"
 PYTHON_MIN = (3, 11)
 LOG_TAIL_LINES = 12
-FOR_TESTS = {
-    "chromium": "chromium", "mmdebstrap": "mmdebstrap", "newuidmap": "uidmap", "nix-build": "nix-bin", "strace": "strace",
-}  # fmt: skip
-"""Program -> the Debian package that has it."""
 TICK_SECONDS = 1.0
+TEST_PROGRAMS = {
+    "chromium": "chromium",
+    "mmdebstrap": "mmdebstrap",
+    "nix-bin": "nix-build",
+    "strace": "strace",
+    "systemd": "systemd-analyze",
+    "systemd-container": "systemd-nspawn",
+    "uidmap": "newuidmap",
+}
+"""Debian packages by a program of theirs."""
 CHANGED = "what it was set up from has changed"
 
 
@@ -56,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     os.umask(0o022)  # agents run as users of their own, and read these trees in their cages
     try:
         check_python()
+        check_checkout()
         with only_one():
             set_up(for_tests=arguments[0] == "test")
     except SetUpError as failure:
@@ -88,6 +96,9 @@ def steps(*, for_tests: bool) -> list[Step]:
     )
     packages = "tools for tests" if for_tests else "Python packages"
     locked = digest(lists)
+    wheels = Step(
+        "wheels for tests of the installer", WHEELS / ".made-from", digest([*for_installation()]), download
+    )
     return [
         Step("Python environment", STAMPS / "venv", f"{sys.version}\n{sys.executable}\n{HOME}", make_venv),
         Step(packages, STAMPS / ("dev" if for_tests else "run"), locked, lambda: install_locked(lists)),
@@ -98,6 +109,7 @@ def steps(*, for_tests: bool) -> list[Step]:
             install_claude,
         ),
         Step("hyperhive itself", STAMPS / "project", project_digest(), install_project),
+        *([wheels] if for_tests else []),
     ]
 
 
@@ -136,6 +148,29 @@ def install_project() -> None:
     pip("--no-deps", "--no-index", "--no-build-isolation", str(HOME))
 
 
+def for_installation() -> list[Path]:
+    return [HOME / "requirements" / name for name in ("run.txt", "build.txt")]
+
+
+def download() -> None:
+    """What an installation needs of the network, for one in a container that has none."""
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    for path in for_installation():
+        options = ["--require-hashes", "--only-binary", ":all:", "--no-deps", "--dest", str(WHEELS)]
+        run(
+            [
+                str(VENV_PYTHON),
+                "-m",
+                "pip",
+                "download",
+                "--disable-pip-version-check",
+                *options,
+                "-r",
+                str(path),
+            ]
+        )
+
+
 def wanted_packages(*, for_tests: bool) -> list[str]:
     """Names of Debian packages for what is missing here."""
     wanted = []
@@ -144,7 +179,7 @@ def wanted_packages(*, for_tests: bool) -> list[str]:
     if shutil.which("bwrap") is None and os.environ.get("HIVE_CAGE", "") in {"", "bubblewrap"}:
         wanted.append("bubblewrap")
     if for_tests:
-        wanted += [package for program, package in FOR_TESTS.items() if shutil.which(program) is None]
+        wanted += [package for package, program in TEST_PROGRAMS.items() if shutil.which(program) is None]
     return wanted
 
 
@@ -213,6 +248,9 @@ def check_python() -> None:
             f"{sys.executable} belongs to .venv, which set-up itself makes and replaces",
             "run it with the system's python:  deactivate, or make up PYTHON=/usr/bin/python3",
         )
+
+
+def check_checkout() -> None:
     if not os.access(HOME, os.W_OK):
         raise SetUpError(
             f"this directory is not yours to write to: {HOME}", "clone hyperhive into a directory of your own"
@@ -262,7 +300,7 @@ def run(command: list[str]) -> None:
     if ended.returncode:
         said = LOG.read_bytes()[start:].decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]
         what = f"{Path(command[0]).name} ended with {ended.returncode}:"
-        hint = f"the whole log is {LOG.relative_to(HOME)}; running this again goes on from here"
+        hint = f"the whole log is {LOG}; running this again goes on from here"
         raise SetUpError("\n  ".join([what, *said]), hint)
 
 

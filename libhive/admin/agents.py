@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -18,6 +19,7 @@ from libhive.messages.approvals import FILE_CHARACTERS_MAX
 from libhive.messages.lifecycle import Agent, LogText
 from libhive.messages.updater import Purge
 from libhive.problems import BadRequest, Conflict, NotFound, Unavailable, UnknownRecipient
+from libhive.release import is_installed
 
 FOLLOW_SECONDS = 0.5
 PURGE_POLL_SECONDS = 0.2
@@ -164,10 +166,23 @@ def added(before: str, after: str) -> str:
     return after
 
 
+def _journal(session: Session, given: Namespace) -> int:
+    """Where systemd keeps it; whoever may not read it is told so by journalctl."""
+    unit = ["-u", f"hive-{given.name}.service", "-n", str(given.lines)]
+    command = ["journalctl", "--quiet", "--no-pager", *unit]
+    if session.as_json:
+        said = subprocess.run([*command, "-o", "cat"], capture_output=True, text=True, check=False)
+        session.show(LogText(text=said.stdout))
+        return said.returncode
+    return subprocess.run([*command, *(["--follow"] if given.follow else [])], check=False).returncode
+
+
 async def _service_log(session: Session, given: Namespace) -> int:
     path = session.paths.logs / f"{given.name}.log"
     if given.name not in LOGGED:
         raise NotFound(f"{given.name!r:.60} is not a service", f"they are: {', '.join(LOGGED)}")
+    if is_installed():
+        return _journal(session, given)
     if not path.is_file():
         raise NotFound(f"there is no {path}", f"under systemd it is: journalctl -u hive-{given.name}")
     text = "".join(path.read_text(errors="replace").splitlines(keepends=True)[-given.lines :])

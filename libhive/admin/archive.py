@@ -50,6 +50,14 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the agents' files belong to users of their own."""
 
 
+def is_roots(state: Path) -> bool:
+    """Whether this state is of a hive that gives its agents users of their own: one that root runs, or has installed."""
+    try:
+        return state.stat().st_uid == 0
+    except OSError:
+        return os.geteuid() == 0
+
+
 class Database(msgspec.Struct, frozen=True, kw_only=True):
     schema: int
     taken_ms: int

@@ -42,7 +42,10 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
 async def backup(session: Session, given: Namespace) -> int:
     target: Path = given.file
     header = archive.Header(
-        format=archive.FORMAT, hyperhive=package_version(), made_ms=now_ms(), as_root=os.geteuid() == 0
+        format=archive.FORMAT,
+        hyperhive=package_version(),
+        made_ms=now_ms(),
+        as_root=archive.is_roots(session.paths.state),
     )
     with session.screen.progress(session.as_json) as step, _in_place_of_nothing(target) as (part, file):
         fetcher = Fetcher(session, step)

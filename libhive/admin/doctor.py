@@ -5,27 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
 
-import msgspec
-
+from libhive.admin import installation
+from libhive.admin.findings import Finding, run
 from libhive.admin.session import SERVICES, Session
 from libhive.problems import Problem
+from libhive.release import is_installed
 
 PYTHON_MIN = (3, 11)
 FREE_BYTES_MIN = 1 << 30
-PROGRAM_SECONDS_MAX = 20.0
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    check: str
-    ok: bool
-    detail: str
-    mend: str = ""
-    """What to type, when it is not ok."""
+MEND = installation.MEND if is_installed() else "make up"
 
 
 async def doctor(session: Session, given: Namespace) -> int:
@@ -33,7 +25,7 @@ async def doctor(session: Session, given: Namespace) -> int:
     findings = [
         python(),
         sqlite(),
-        namespaces(),
+        *(installation.findings(session.paths) if is_installed() else [namespaces()]),
         claude(),
         *(
             place(variable, path)
@@ -56,7 +48,7 @@ def python() -> Finding:
         check="python",
         ok=sys.version_info >= PYTHON_MIN,
         detail=have,
-        mend="make up PYTHON=/path/to/python3.11",
+        mend=MEND if is_installed() else "make up PYTHON=/path/to/python3.11",
     )
 
 
@@ -72,21 +64,30 @@ def sqlite() -> Finding:
 
 def namespaces() -> Finding:
     """As lifecycle itself finds out whether it can make cages here."""
-    status, said = run([sys.executable, "-m", "services.lifecycle.check"], keep_hive=True)
+    status, said = run([sys.executable, "-m", "services.lifecycle.check"], _hive())
     if status == 0:
         return Finding(check="cages", ok=True, detail="can be made here")
     detail, _, mend = said.strip().partition("\n")
-    return Finding(check="cages", ok=False, detail=detail, mend=mend.strip() or "make up")
+    return Finding(check="cages", ok=False, detail=detail, mend=mend.strip() or MEND)
 
 
 def claude() -> Finding:
     path = _claude_path()
     if not os.access(path, os.X_OK):
-        return Finding(check="claude", ok=False, detail=f"there is no program {path}", mend="make up")
+        return Finding(check="claude", ok=False, detail=f"there is no program {path}", mend=MEND)
     status, said = run([path, "--version"])
     return Finding(
-        check="claude", ok=status == 0, detail=said.strip()[:200], mend="" if status == 0 else "make clean up"
+        check="claude",
+        ok=status == 0,
+        detail=said.strip()[:200],
+        mend="" if status == 0 else MEND if is_installed() else "make clean up",
     )
+
+
+def _hive() -> dict[str, str]:
+    """Of the environment, what is about the hive."""
+    own = {name: value for name, value in os.environ.items() if name.startswith("HIVE_")}
+    return {"HIVE_CLAUDE": _claude_path(), **own}
 
 
 def _claude_path() -> str:
@@ -99,9 +100,7 @@ def place(variable: str, path: Path) -> Finding:
     try:
         found = path.stat()
     except FileNotFoundError:
-        return Finding(
-            check=variable, ok=False, detail=f"{path} is not there: no hive runs here", mend="make up"
-        )
+        return Finding(check=variable, ok=False, detail=f"{path} is not there: no hive runs here", mend=MEND)
     except PermissionError:
         return Finding(
             check=variable,
@@ -138,24 +137,3 @@ async def service(session: Session, name: str) -> Finding:
         )
     snapshot = pong.details.get("snapshot")
     return Finding(check=name, ok=True, detail=f"{up}, snapshot {snapshot}" if snapshot else up)
-
-
-def run(command: list[str], *, keep_hive: bool = False) -> tuple[int, str]:
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", "PYTHONSAFEPATH": "1"}
-    if keep_hive:
-        environment["HIVE_CLAUDE"] = _claude_path()
-        environment |= {name: value for name, value in os.environ.items() if name.startswith("HIVE_")}
-    try:
-        ended = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PROGRAM_SECONDS_MAX,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return 1, f"{command[0]} did not answer within {PROGRAM_SECONDS_MAX:g} s"
-    return ended.returncode, ended.stdout + ended.stderr

@@ -22,8 +22,11 @@ from libhive.admin.backup import check_database
 from libhive.integrity import recovery, snapshots
 from libhive.paths import Paths, make_private
 from libhive.problems import Conflict, NotAllowed
+from libhive.release import how_to
 
-TREES = ("config", "agents")
+KEEPERS = {"config": "approvals", "agents": "lifecycle"}
+"""Trees of the state directory, and the service whose each is."""
+TREES = tuple(KEEPERS)
 LOCKED = (*archive.SERVICES, "dashboard")
 STAGING = ".restoring-"
 
@@ -87,7 +90,7 @@ def alone(paths: Paths) -> Iterator[None]:
                 fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise Conflict(f"a hive runs on {paths.state}", "stop it first: make down") from None
+        raise Conflict(f"a hive runs on {paths.state}", f"stop it first: {how_to('stop')}") from None
     finally:
         for descriptor in held:
             os.close(descriptor)
@@ -144,7 +147,7 @@ def _stage(
         (staging / place).mkdir(mode=0o700)
     stage = Stage(staging)
     header, manifest = archive.read(file, stage.keep, counted)
-    as_root = os.geteuid() == 0
+    as_root = archive.is_roots(staging.parent)
     if header.as_root != as_root:
         whose = "root's" if header.as_root else "an ordinary user's"
         raise Conflict(
@@ -203,7 +206,8 @@ class Stage:
 
 
 def _match_services(staging: Path, paths: Paths) -> None:
-    """Each database belongs to whoever its service runs as: the owner of its directory, which is made if need be."""
+    """Each database belongs to whoever its service runs as: the owner of its directory, which is made if need be. So do
+    the trees, where services have users of their own, who may have other numbers than where the backup was made."""
     state = paths.state.stat()
     for service in archive.SERVICES:
         place = paths.own(service)
@@ -214,6 +218,16 @@ def _match_services(staging: Path, paths: Paths) -> None:
         if os.geteuid() == 0:
             owner = place.stat()
             os.chown(staging / "databases" / f"{service}.sqlite", owner.st_uid, owner.st_gid)
+    for tree, service in KEEPERS.items():
+        owner = paths.own(service).stat()
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            _give(staging / tree, owner)
+
+
+def _give(tree: Path, owner: os.stat_result) -> None:
+    for folder, folders, files in os.walk(tree):
+        for name in (".", *folders, *files):
+            os.lchown(Path(folder) / name, owner.st_uid, owner.st_gid)
 
 
 def _mark(state: Path, move: Move) -> None:

@@ -9,6 +9,7 @@ from libhive.admin import replace
 from libhive.admin.session import Session, at_a_terminal
 from libhive.clock import iso, now_ms
 from libhive.problems import NotFound
+from libhive.release import how_to
 
 REFUSED = 1
 
@@ -44,4 +45,4 @@ def _render(session: Session, restored: replace.Restored) -> None:
     if restored.kept:
         screen.say(f"what was there before is kept in {restored.kept}; remove it when you are content")
     screen.say("mail that was acknowledged after that instant will be offered again")
-    screen.say("start it with: make up")
+    screen.say(f"start it with: {how_to('start')}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import grp
 import json
 import sys
 from typing import Any
@@ -20,9 +22,11 @@ from libhive.logs import safe_text
 from libhive.messages.base import Ping, Pong
 from libhive.names import OPERATOR
 from libhive.paths import Paths
-from libhive.problems import Unavailable
+from libhive.problems import NotAllowed, Unavailable
+from libhive.release import how_to
 
 SERVICES = ("approvals", "broker", "dashboard", "gateway", "lifecycle", "updater")
+ADMINS = "hive-admin"
 PING_SECONDS = 1.2
 """Long enough for a service that is just being restarted."""
 
@@ -38,8 +42,11 @@ class Session:
 
     async def ping(self, service: str) -> Pong:
         """Raises Unavailable soon for a service that is not there, before a call that may take its time."""
-        if not self.paths.bus(service).parent.is_dir():
-            raise self.nothing_runs()
+        try:
+            if not self.paths.bus(service).parent.is_dir():
+                raise self.nothing_runs()
+        except PermissionError:
+            raise not_an_admin(self.paths) from None
         try:
             return await self.link.call(service, Ping(), timeout_seconds=PING_SECONDS)
         except Unavailable:
@@ -51,7 +58,7 @@ class Session:
     def nothing_runs(self) -> Unavailable:
         return Unavailable(
             f"the hive is not running: nobody answers in {self.paths.run}",
-            "start it with: make up; if it runs elsewhere, set HIVE_RUN_DIR to its run directory",
+            f"start it with: {how_to('start')}; if it runs elsewhere, set HIVE_RUN_DIR to its run directory",
         )
 
     def show(self, reply: Any, human: str | None = None) -> bool:
@@ -70,6 +77,17 @@ class Session:
         sys.stdout.write(safe_text(question))
         sys.stdout.flush()
         return sys.stdin.readline().strip()
+
+
+def not_an_admin(paths: Paths) -> NotAllowed:
+    try:
+        group = grp.getgrgid(paths.run.stat().st_gid).gr_name
+    except (KeyError, OSError):
+        group = ADMINS
+    return NotAllowed(
+        f"{paths.run} is for members of the group {group} alone, which you are not",
+        f"sudo adduser {getpass.getuser()} {group}, then log in anew",
+    )
 
 
 def at_a_terminal() -> bool:

@@ -14,5 +14,5 @@ kind of cage (`cages/`) and, for a cage that is not to have the host's own /usr,
 process: it may be killed at any instant, and the next one adopts them. A build ends with it, and is begun again. To
 end the cages when no service is left, run `python -m services.lifecycle.sweep`.
 
-In a systemd unit it therefore wants KillMode=process.
+As a unit of systemd it needs nothing special: its cages are units of their own there.
 """

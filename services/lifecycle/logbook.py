@@ -43,7 +43,11 @@ def tail(log: Path, lines: int) -> str:
 
 def last_line(log: Path) -> str:
     """The last line that says something."""
-    lines = [line.strip() for line in tail(log, 20).splitlines()]
+    return last_line_of(tail(log, 20))
+
+
+def last_line_of(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
     return re.sub(r"\s+", " ", next((line for line in reversed(lines) if line), ""))[:300]
 
 

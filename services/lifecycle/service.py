@@ -14,7 +14,7 @@ from libhive.names import MANAGER, agent_name
 from libhive.paths import Paths
 from libhive.problems import Conflict, Unavailable
 from libhive.spec import MANAGER_FILES, AgentSpec, resolve
-from services.lifecycle import leftovers, logbook, rules
+from services.lifecycle import leftovers, rules
 from services.lifecycle.builders import builders
 from services.lifecycle.builders.workshop import Workshop
 from services.lifecycle.cages import Cages
@@ -42,6 +42,7 @@ class Lifecycle:
             link,
             clock,
         )
+        self._cages = cages
         self._courier = Courier(store, link, settings)
         self._workshop = Workshop(paths, settings, builders(settings), clock, self._built)
         self._reconciler = Reconciler(paths, settings, store, cages, clock, self._workshop, self._changed)
@@ -149,7 +150,7 @@ class Lifecycle:
 
     async def on_logs(self, call: Call, m: say.Logs) -> say.LogText:
         row = self._row(m.name)
-        return say.LogText(text=logbook.tail(logbook.path(self._paths, agent_name(row.name)), m.lines))
+        return say.LogText(text=await asyncio.to_thread(self._cages.log, agent_name(row.name), m.lines))
 
     async def on_prepare(self, call: Call, m: say.Prepare) -> say.Root:
         if self._reconciler.halted:

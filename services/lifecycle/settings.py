@@ -27,6 +27,8 @@ class Settings:
 
     uid_first: int = 524_288
     uids_per_agent: int = 65_536
+    uid_in_cage: int = 1000
+    """Of the program in an nspawn cage, which has a whole range of users."""
     agents_max: int = 900
     page_port_manager: int = 8000
     page_port_first: int = 8100
@@ -58,6 +60,8 @@ class Settings:
 
     def uid_of(self, number: int) -> int:
         """The host's user of the agent with this number: one of its own where that is ours to give."""
+        if self.cage == "nspawn":
+            return self.uid_first + self.uids_per_agent * number + self.uid_in_cage
         if self.cage == "bubblewrap" and os.geteuid() == 0:
             return self.uid_first + self.uids_per_agent * number
         return os.geteuid()

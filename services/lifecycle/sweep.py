@@ -12,7 +12,7 @@ import sys
 from libhive.names import AgentName, agent_name
 from libhive.paths import Paths
 from libhive.problems import BadRequest
-from services.lifecycle.cages import CAGES, cgroups, directories, limits
+from services.lifecycle.cages import CAGES, cgroups, directories, kernel, limits
 from services.lifecycle.cages.keeper import kill_marked, marked, read_record
 
 GRACE_SECONDS = 3.0
@@ -20,7 +20,7 @@ GRACE_SECONDS = 3.0
 
 async def sweep(paths: Paths) -> list[str]:
     """The names of the agents whose cages were still there."""
-    alive = sorted(marked(paths))
+    alive = sorted({*marked(paths), *_units(paths)})
     await asyncio.gather(*(_end(paths, name) for name in alive))
     await limits.remove([group for _, group in cgroups.left_over(paths, cgroups.hierarchies())])
     for name in _names(paths):
@@ -36,6 +36,17 @@ async def _end(paths: Paths, name: str) -> None:
             if cage := await kind.adopt(agent_name(name)):
                 await kind.stop(cage, GRACE_SECONDS)
     await kill_marked(paths, name)
+
+
+def _units(paths: Paths) -> list[AgentName]:
+    """Whose cages are units of systemd's, and run: what is in them has no mark."""
+    found = []
+    for name in _names(paths):
+        record = read_record(paths.cage(name))
+        if record and record.kind == "nspawn" and (keeper := kernel.Process.reopen(record.keeper)):
+            keeper.close()
+            found.append(name)
+    return found
 
 
 def _names(paths: Paths) -> list[AgentName]:

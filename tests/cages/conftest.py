@@ -1,4 +1,8 @@
-"""Real cages in a short directory of their own, ended and removed with each test."""
+"""Real cages in a short directory of their own, ended and removed with each test.
+
+HIVE_TEST_CAGE=nspawn runs what holds for every kind with cages by nspawn: as the user hive-lifecycle, where the unit, the
+polkit rule and the directories of an installation are (tests/booted/test_cages.py does so).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,10 +25,15 @@ from libhive.spec import AgentSpec, Limits
 from services.lifecycle import logbook
 from services.lifecycle.cages import Plan, Running, cages, cgroups
 from services.lifecycle.cages.keeper import marked
+from services.lifecycle.cages.nspawn import Nspawn
 from services.lifecycle.execute import execute
 from services.lifecycle.settings import Settings
 from services.lifecycle.sweep import sweep
 
+KIND = os.environ.get("HIVE_TEST_CAGE", "bubblewrap")
+KINDS = ("nspawn",) if KIND == "nspawn" else ("bubblewrap", "process")
+INSTALLED = Paths(run=Path("/run/hyperhive"), state=Path("/var/lib/hyperhive"))
+LOOKS = "test_isolation"
 PROGRAM = (Path(__file__).parent / "program.py").read_text()
 
 
@@ -68,9 +78,18 @@ class Hutch:
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> Running:
         plan = self.plan(name, number, program, limits)
-        self.paths.page(plan.name).unlink(missing_ok=True)
+        if self.cages.kind != "nspawn":
+            self.paths.page(plan.name).unlink(missing_ok=True)
         self.cages.create(plan)
         return await self.cages.start(plan)
+
+    async def have(self, name: str, number: int = 1) -> None:
+        """A cage to look at, which may have been looked at before where starting one takes long."""
+        cage = await self.cages.adopt(agent_name(name)) if self.cages.kind == "nspawn" else None
+        if cage is None:
+            await self.start(name, number)
+        else:
+            cage.close()
 
     async def run(self, name: str, *argv: str, timeout_seconds: int = 10) -> Executed:
         """A command in the cage, as soon as its program listens."""
@@ -84,18 +103,36 @@ class Hutch:
         return await self.run(name, "python3", "-c", code, timeout_seconds=60)
 
     def log(self, name: str) -> str:
-        return logbook.tail(logbook.path(self.paths, agent_name(name)), 50)
+        return self.cages.log(agent_name(name), 50)
 
-    def processes(self) -> dict[str, list[int]]:
-        return marked(self.paths)
+    def processes(self) -> object:
+        """Whatever there still is of any cage."""
+        if self.cages.kind != "nspawn":
+            return marked(self.paths)
+        show = ["systemctl", "list-units", "--plain", "--no-legend"]
+        show += ["--state=active,activating,deactivating,failed"]
+        show += ["hive-cage@iris.service", "hive-cage@mallory.service"]
+        return subprocess.run(show, capture_output=True, text=True, check=True).stdout
 
     def groups(self) -> list[str]:
         """The control groups of this hutch's cages."""
+        if self.cages.kind == "nspawn":
+            return [
+                str(path) for path in Path("/sys/fs/cgroup").rglob("hive-cage@*") if "hm1nd" not in path.name
+            ]
         return [group.path for _, group in cgroups.left_over(self.paths, cgroups.hierarchies())]
 
 
 @pytest.fixture
-def short_paths() -> Iterator[Paths]:
+def short_paths(request: pytest.FixtureRequest) -> Iterator[Paths]:
+    if KIND == "nspawn":
+        yield INSTALLED
+        if request.node.originalname == LOOKS:
+            return
+        for name in ("iris", "mallory", "outside"):
+            for directory in (INSTALLED.agent_state, INSTALLED.cage, INSTALLED.doors):
+                shutil.rmtree(directory(agent_name(name)), ignore_errors=True)
+        return
     root = Path(tempfile.mkdtemp(prefix="hive-", dir="/tmp"))  # 0700, as a home is
     yield Paths(run=root / "run", state=root / "state")
     shutil.rmtree(root)
@@ -103,15 +140,24 @@ def short_paths() -> Iterator[Paths]:
 
 @pytest.fixture
 def kind() -> str:
-    return "bubblewrap"
+    return KIND
 
 
 @pytest.fixture
-async def hutch(kind: str, short_paths: Paths) -> AsyncIterator[Hutch]:
+async def hutch(kind: str, short_paths: Paths, request: pytest.FixtureRequest) -> AsyncIterator[Hutch]:
     made = Hutch(kind, short_paths)
     made.cages.check()
     yield made
-    await sweep(short_paths)
+    if isinstance(made.cages, Nspawn) and request.node.originalname == LOOKS:
+        made.cages.units.close()
+        return
+    if isinstance(made.cages, Nspawn):
+        for name in ("iris", "mallory"):
+            if cage := await made.cages.adopt(agent_name(name)):
+                await made.cages.kill(cage)
+        made.cages.units.close()
+    else:
+        await sweep(short_paths)
     assert not made.processes()
     assert not made.groups()
 

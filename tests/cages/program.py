@@ -56,6 +56,7 @@ address = pathlib.Path(os.environ["HIVE_PAGE"], "page.sock")
 address.unlink(missing_ok=True)
 print("up", os.environ["HIVE_AGENT"], os.environ["HIVE_GENERATION"], flush=True)
 server = Server(str(address), Handler)
+address.chmod(0o660)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 while True:
     signal.pause()

@@ -18,7 +18,7 @@ from services.lifecycle.cages import Running, kernel
 from services.lifecycle.cages.bubblewrap import Bubblewrap
 from services.lifecycle.cages.keeper import Kept, read_record
 from services.lifecycle.sweep import sweep
-from tests.cages.conftest import Hutch
+from tests.cages.conftest import KINDS, Hutch
 
 STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(1000)"
 IRIS = agent_name("iris")
@@ -61,7 +61,7 @@ async def test_sigkill_of_any_part_leaves_no_process(hutch: Hutch, part: str) ->
     assert not hutch.groups()
 
 
-@pytest.mark.parametrize("kind", ["bubblewrap", "process"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_stop_asks_first(hutch: Hutch) -> None:
     cage = await hutch.start("iris")
     assert (await hutch.run("iris", "true")).exit_code == 0
@@ -72,7 +72,7 @@ async def test_stop_asks_first(hutch: Hutch) -> None:
     assert ended.exit_code == 0
 
 
-@pytest.mark.parametrize("kind", ["bubblewrap", "process"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_who_does_not_listen_is_killed_after_the_grace_time(hutch: Hutch) -> None:
     cage = await hutch.start("iris", program=("-c", STUBBORN))
     while "up" not in hutch.log("iris"):
@@ -83,7 +83,7 @@ async def test_who_does_not_listen_is_killed_after_the_grace_time(hutch: Hutch) 
     assert not hutch.processes()
 
 
-@pytest.mark.parametrize("kind", ["bubblewrap", "process"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_another_lifecycle_adopts_it(hutch: Hutch) -> None:
     cage = await hutch.start("iris")
     adopted = await hutch.cages.adopt(IRIS)
@@ -193,7 +193,7 @@ async def test_the_sweep_ends_them_all(hutch: Hutch) -> None:
 
 async def test_destroy_keeps_the_state_and_follows_no_link(hutch: Hutch) -> None:
     cage = await hutch.start("iris")
-    outside = hutch.paths.state / "outside"
+    outside = hutch.paths.agent_state(agent_name("outside"))
     outside.mkdir()
     (outside / "kept").touch()
     await hutch.run(
@@ -205,7 +205,7 @@ async def test_destroy_keeps_the_state_and_follows_no_link(hutch: Hutch) -> None
     await hutch.cages.destroy(IRIS)
     assert (outside / "kept").exists()
     assert (hutch.paths.agent_state(IRIS) / "note").exists()
-    assert not list(hutch.paths.page_dir(IRIS).iterdir())
+    assert not list(hutch.paths.page_dir(IRIS).glob("*"))
     assert not list(hutch.paths.cage(IRIS).iterdir())
 
 

@@ -148,7 +148,7 @@ def test_what_is_missing_is_known(setup: ModuleType, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(setup.shutil, "which", lambda program: None)
     monkeypatch.delenv("HIVE_CAGE", raising=False)
     assert setup.wanted_packages(for_tests=False) == ["bubblewrap"]
-    assert setup.wanted_packages(for_tests=True) == ["bubblewrap", *setup.FOR_TESTS.values()]
+    assert setup.wanted_packages(for_tests=True) == ["bubblewrap", *setup.TEST_PROGRAMS]
     monkeypatch.setenv("HIVE_CAGE", "process")
     assert setup.wanted_packages(for_tests=False) == []
 

@@ -316,7 +316,7 @@ async def test_an_unknown_kind_of_cage_does_not_start(hive: LifecycleHive) -> No
     hive.kind = "paper"
     with pytest.raises(RuntimeError, match="ended with 2"):
         await hive.start("lifecycle")
-    assert "the kinds are bubblewrap, process" in hive.logs()
+    assert "the kinds are bubblewrap, nspawn, process" in hive.logs()
 
 
 async def _exec(hive: LifecycleHive, *argv: str) -> say.Executed:

@@ -10,6 +10,7 @@ from libhive.paths import Paths
 from libhive.problems import BadRequest
 from services.lifecycle.cages.bubblewrap import Bubblewrap
 from services.lifecycle.cages.keeper import Ended, Running
+from services.lifecycle.cages.nspawn import Nspawn
 from services.lifecycle.cages.plan import Plan
 from services.lifecycle.cages.process import ProcessCage
 
@@ -52,12 +53,16 @@ class Cages(Protocol):
     async def adopt(self, name: AgentName) -> Running | None:
         """The cage that an earlier lifecycle started, if it runs; what is left of one that does not is ended."""
 
+    def log(self, name: AgentName, lines: int) -> str:
+        """The last lines of what its cages wrote. It may take its time: call it in a thread."""
+
     async def destroy(self, name: AgentName) -> None:
         """Removes what `create` made, but for the agent's state."""
 
 
 CAGES: dict[str, Callable[[Paths], Cages]] = {
     "bubblewrap": Bubblewrap,
+    "nspawn": Nspawn,
     "process": ProcessCage,
 }
 

@@ -15,7 +15,7 @@ from libhive.paths import make_private
 from libhive.problems import Conflict
 from services.lifecycle.cages.plan import Plan
 
-_ETC = {
+ETC = {
     "group": "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n",
     "hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
@@ -25,7 +25,7 @@ _ETC = {
 CLEAR_SECONDS_MAX = 60
 MODEL_CHOICE = "model.json"
 """The harness's, in the agent's state."""
-ETC_FILES = tuple(sorted(_ETC))
+ETC_FILES = tuple(sorted(ETC))
 
 
 def make(plan: Plan) -> None:
@@ -37,7 +37,7 @@ def make(plan: Plan) -> None:
     make_doors(plan.doors, plan.uid)
     _owned(plan.page, plan.uid)
     _owned(plan.state, plan.uid)
-    for name, text in _ETC.items():
+    for name, text in ETC.items():
         _readable(plan.run / name, text.encode(), plan.uid)
     _readable(plan.spec_file, msgspec.json.format(msgspec.json.encode(plan.spec)), plan.uid)
 

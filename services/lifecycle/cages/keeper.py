@@ -89,6 +89,8 @@ class Running:
     memory_kills: int = 0
     """Processes in it that the kernel has ended for want of memory, as of when that was looked at last."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    outcome: Ended | None = None
+    """Of a cage whose end only systemd can tell."""
     spawned: subprocess.Popen[bytes] | None = None
     """Only when we started it ourselves: then it is ours to reap."""
 
@@ -215,6 +217,9 @@ class Kept(ABC):
             await self.kill(cage)
             return None
         return cage
+
+    def log(self, name: AgentName, lines: int) -> str:
+        return logbook.tail(logbook.path(self.paths, name), lines)
 
     async def destroy(self, name: AgentName) -> None:
         directories.clear(

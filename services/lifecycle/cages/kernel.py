@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -112,6 +113,13 @@ def command_name(pid: int) -> str:
     return ""
 
 
+def command_line(pid: int) -> list[str]:
+    """What it was started with; empty when it is gone."""
+    with contextlib.suppress(OSError):
+        return os.fsdecode((_PROC / str(pid) / "cmdline").read_bytes()).split("\0")[:-1]
+    return []
+
+
 def children(pid: int) -> list[int]:
     """The children of a single-threaded process."""
     try:
@@ -188,6 +196,32 @@ def is_read_only(pid: int, place: str) -> bool:
         return False
     options = [fields[5].split(",") for fields in map(str.split, mounts) if fields[4] == place]
     return bool(options) and "ro" in options[-1]
+
+
+class Mount(NamedTuple):
+    source: str = ""
+    """Which directory of its file system it shows."""
+    options: tuple[str, ...] = ()
+
+
+def mount(pid: int, place: str) -> Mount:
+    """The last one on this place is the one that counts; an empty one when there is none."""
+    found = Mount()
+    with contextlib.suppress(OSError):
+        for fields in map(
+            str.split, (_PROC / str(pid) / "mountinfo").read_text(errors="replace").splitlines()
+        ):
+            if fields[4] == place:
+                found = Mount(fields[3], tuple(fields[5].split(",")))
+    return found
+
+
+def users(pid: int) -> list[tuple[int, int, int]]:
+    """Which of our users those of its user namespace are: the first of them there, the first here, how many."""
+    with contextlib.suppress(OSError):
+        lines = (_PROC / str(pid) / "uid_map").read_text().splitlines()
+        return [(int(inner), int(outer), int(count)) for inner, outer, count in map(str.split, lines)]
+    return []
 
 
 def interfaces(pid: int) -> list[str]:
