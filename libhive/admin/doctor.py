@@ -64,7 +64,7 @@ def sqlite() -> Finding:
 
 def namespaces() -> Finding:
     """As lifecycle itself finds out whether it can make cages here."""
-    status, said = run([sys.executable, "-m", "services.lifecycle.check"], _hive())
+    status, said = run([sys.executable, "-m", "services.lifecycle.check"], _hive_environment())
     if status == 0:
         return Finding(check="cages", ok=True, detail="can be made here")
     detail, _, mend = said.strip().partition("\n")
@@ -84,7 +84,7 @@ def claude() -> Finding:
     )
 
 
-def _hive() -> dict[str, str]:
+def _hive_environment() -> dict[str, str]:
     """Of the environment, what is about the hive."""
     own = {name: value for name, value in os.environ.items() if name.startswith("HIVE_")}
     return {"HIVE_CLAUDE": _claude_path(), **own}

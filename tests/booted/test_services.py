@@ -118,10 +118,8 @@ def test_a_backup_is_restored_to_whom_it_belonged(container: Container) -> None:
     refused = container.run("hive-admin", "restore", "/tmp/hive.tar.gz", "--yes", status=None)
     assert "sudo systemctl stop hyperhive.target hive.slice" in refused
     container.run("systemctl", "stop", "hyperhive.target", "hive.slice")
-    assert (
-        container.run("systemctl", "is-active", *UNITS, "hive-cage@hm1nd.service", status=None).split()
-        == ["inactive"] * 7
-    )
+    states = container.run("systemctl", "is-active", *UNITS, "hive-cage@hm1nd.service", status=None).split()
+    assert "active" not in states
     container.run("hive-admin", "restore", "/tmp/hive.tar.gz", "--yes")
     container.run("systemctl", "start", "hyperhive.target")
     container.until("six services", lambda: len(pids(container)) == len(UNITS))

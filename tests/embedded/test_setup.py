@@ -169,7 +169,8 @@ def test_wrong_usage(argv: list[str]) -> None:
 def test_the_makefile_has_the_targets_that_are_needed_and_no_others() -> None:
     text = (ROOT / "Makefile").read_text()
     targets = re.findall(r"^([a-z]+):", text, re.MULTILINE)
-    assert sorted(targets) == sorted(["up", "down", "test", "check", "bench", "fmt", "clean"])
+    wanted = ["up", "down", "install", "uninstall", "test", "check", "bench", "fmt", "clean"]
+    assert sorted(targets) == sorted(wanted)
 
 
 PAGES = ("README.md", "CONTRIBUTING.md")
