@@ -71,8 +71,9 @@ class Paths:
 
     @property
     def archive(self) -> Path:
-        """The repositories of agents that were purged."""
-        return self.state / "archive"
+        """The repositories of agents that were purged. Beside the others: what moves from one directory of a unit's to another
+        crosses a mount, and cannot be renamed."""
+        return self.state / "config" / "archive"
 
     @property
     def roots(self) -> Path:

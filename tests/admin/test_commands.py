@@ -760,7 +760,7 @@ async def test_what_is_left_over_is_told_with_its_size_and_what_removes_it(stage
     stage.says = {lifecycle.CollectGarbage: LEFT}
     ended = await stage.admin("gc")
     assert "/x/agents/ghost" in ended.out
-    assert "1 MB" in ended.out
+    assert "1.23 MB" in ended.out
     assert "hive-admin gc --apply" in ended.out
     kept = msgspec.structs.replace(LEFT.leftovers[0], problem="busy")
     stage.says = {lifecycle.CollectGarbage: lifecycle.Leftovers(leftovers=[kept])}
