@@ -6,7 +6,6 @@ import { Composer } from "./composer.js";
 import { hive, notify, openQuestions, rehearsing, start, useHive } from "./live.js";
 import { Act, Ago, Body, Chip, Dialogs, Empty, State, Toasts, Who } from "./parts.js";
 import { Txt, clock, count, exact, limits, plain, plural, span, str } from "./text.js";
-import { Txt, clock, count, exact, plain, plural, span, str } from "./text.js";
 import { WayOut } from "./views/egress.js";
 import { Message, together } from "./views/messages.js";
 import { Open } from "./views/questions.js";

@@ -5,7 +5,6 @@ import { compose } from "../composer.js";
 import { agents, hive, rehearsing, useHive } from "../live.js";
 import { Act, Ago, Chip, Empty, State, Who, pageUrl, stateKind } from "../parts.js";
 import { Txt, count, limits, plain, plural } from "../text.js";
-import { Txt, count, plain, plural } from "../text.js";
 import { WayOut } from "./egress.js";
 
 const FIRST_WORDS = "spawn an agent called iris who draws";
