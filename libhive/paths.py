@@ -70,6 +70,12 @@ class Paths:
         return self.state / "config" / f"{agent}.git"
 
     @property
+    def archive(self) -> Path:
+        """The repositories of agents that were purged. Beside the others: what moves from one directory of a unit's to another
+        crosses a mount, and cannot be renamed."""
+        return self.state / "config" / "archive"
+
+    @property
     def roots(self) -> Path:
         """What agents' cages have for their `/usr` when it is not the host's."""
         return self.state / "roots"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from libhive import destinations
 from libhive.names import MANAGER, Name
 from libhive.problems import BadRequest
 
@@ -43,8 +44,14 @@ RESERVED_ENV_PREFIXES = (
     "XDG_",
     "DISABLE_AUTOUPDATER",
     "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
     "IS_SANDBOX",
+    "NO_PROXY",
 )
+
+EgressMode = Literal["none", "allow", "learn"]
+ENTRIES_MAX = 256
 
 
 class McpServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,6 +72,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Of one processor: 200 is two of them."""
 
 
+class Egress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The agent's way out: nothing, what is listed, or (`learn`) all that is public and what is listed."""
+
+    mode: EgressMode = "none"
+    allow: Annotated[
+        list[Annotated[str, msgspec.Meta(max_length=destinations.ENTRY_CHARACTERS_MAX)]],
+        msgspec.Meta(max_length=ENTRIES_MAX),
+    ] = []
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec makes its own, for an entry that is not one."""
+        for at, text in enumerate(self.allow):
+            destinations.entry(text)
+            if text in self.allow[:at]:
+                raise ValueError(f"{text!r} is listed twice")
+
+
 class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One agent's whole configuration, as lifecycle runs it and the operator approved it."""
 
@@ -80,6 +104,17 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     env: dict[EnvName, EnvText] = {}
     mcp_servers: dict[ServerName, McpServer] = {}
     limits: Limits = Limits()
+    egress: Egress = Egress()
+
+
+LIVE_FIELDS = ("allowed_recipients", "egress")
+"""What is enforced outside of the cage, and so can change while it runs."""
+
+
+def only_live(before: AgentSpec, after: AgentSpec) -> bool:
+    """Whether they differ, and in nothing for which a cage has to be started anew."""
+    kept = {field: getattr(before, field) for field in LIVE_FIELDS}
+    return before != after and msgspec.structs.replace(after, **kept) == before
 
 
 def resolve(files: dict[str, str]) -> AgentSpec:
@@ -125,6 +160,38 @@ def files_for(prompt: str, model: str = "", packages: list[str] | None = None) -
 
 def _toml_text(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+_EGRESS_TABLE = re.compile(
+    r"^[ \t]*\[[ \t]*egress[ \t]*\][^\n]*\n?(?:(?![ \t]*\[)[^\n]*\n|(?![ \t]*\[)[^\n]+\Z)*", re.MULTILINE
+)
+_EGRESS_KEYS = re.compile(r"^[ \t]*egress[ \t]*(?:\.[^\n]*|=[^\n]*)(?:\n|\Z)", re.MULTILINE)
+
+
+def with_egress(files: dict[str, str], egress: Egress) -> dict[str, str]:
+    """The files with this way out instead of theirs, and all else as its author wrote it.
+
+    Raises BadRequest with the lines to write by hand when the text is such that this cannot be done safely.
+    """
+    before = files.get(AGENT_TOML, "")
+    table = _egress_table(egress)
+    body = _EGRESS_KEYS.sub("", _EGRESS_TABLE.sub("", before)).rstrip("\n")
+    after = {**files, AGENT_TOML: f"{body}\n\n{table}" if body else table}
+    wanted = msgspec.structs.replace(resolve(files), egress=egress)
+    try:
+        if resolve(after) == wanted:
+            return after
+    except BadRequest:
+        pass
+    raise BadRequest(
+        f"[egress] cannot be replaced in this {AGENT_TOML} without touching the rest",
+        f"write by hand:\n{table}",
+    )
+
+
+def _egress_table(egress: Egress) -> str:
+    entries = "".join(f"    {_toml_text(text)},\n" for text in egress.allow)
+    return f'[egress]\nmode = "{egress.mode}"\nallow = [\n{entries}]\n'
 
 
 MANAGER_FILES = files_for(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-LONG = ("tests/proofs/", "tests/door/", "tests/powercut/", "tests/system/", "tests/embedded/test_up_down")
+LONG = (
+    "tests/booted/test_services",  # installs what the others boot from; they would wait for it, each with a worker
+    "tests/proofs/",
+    "tests/door/",
+    "tests/powercut/",
+    "tests/booted/",
+    "tests/system/",
+    "tests/embedded/test_up_down",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

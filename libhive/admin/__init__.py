@@ -6,7 +6,7 @@
     commands   every command in alphabetical order
     overview   status and agents: looking at the whole hive
     events     what has happened, and what happens
-    agents     spawn start stop restart rebuild destroy logs exec
+    agents     spawn start stop restart rebuild destroy purge logs exec
     mail       send inbox answer
     receipts   message retry drop
     history    search retention
@@ -15,6 +15,7 @@
     reminders  remind reminders cancel-reminder
     access     login logout link
     standing   what lifecycle adds to a command about an agent: it is stopped, or destroyed
+    garbage    gc: what is left over
     doctor     what is wrong with this machine, and the line that mends it
     render     what a person sees; the only module that knows rich
     times      instants as a person reads them

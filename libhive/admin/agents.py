@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,10 +17,12 @@ from libhive.admin.standing import hints_the_way_back, way_back
 from libhive.logs import safe_text
 from libhive.messages.approvals import FILE_CHARACTERS_MAX
 from libhive.messages.lifecycle import Agent, LogText
-from libhive.problems import BadRequest, Conflict, NotFound, UnknownRecipient
+from libhive.messages.updater import Purge
+from libhive.problems import BadRequest, Conflict, NotFound, Unavailable, UnknownRecipient
 from libhive.release import is_installed
 
 FOLLOW_SECONDS = 0.5
+PURGE_POLL_SECONDS = 0.2
 LOGGED = (*SERVICES, "supervisor")
 CUT_OFF = -1
 CUT_OFF_STATUS = 124
@@ -77,11 +81,41 @@ async def destroy(session: Session, given: Namespace) -> int:
     return status
 
 
+async def purge(session: Session, given: Namespace) -> int:
+    name: str = given.name
+    if not given.yes:
+        session.screen.say(
+            f"{name} goes for ever: its mail, questions, reminders and /state. Only its configuration is kept,"
+        )
+        session.screen.say("in the archive. There is no way back.")
+        if session.ask("type its name to purge it: ") != name:
+            raise Conflict(f"{name} is not purged: its name was not typed")
+    purge = await session.updater.purge(name, name)
+    until = time.monotonic() + given.wait
+    while purge.step != "purged" and time.monotonic() < until:
+        await asyncio.sleep(PURGE_POLL_SECONDS)
+        with contextlib.suppress(Unavailable):  # it is journaled, and goes on when the updater is back
+            purge = next((one for one in await session.updater.purges() if one.id == purge.id), purge)
+    session.show(purge, _purged(purge))
+    return 0 if purge.step == "purged" else 1
+
+
+def _purged(purge: Purge) -> str:
+    if purge.step != "purged":
+        return f"{purge.agent} is being purged{': ' if purge.detail else ''}{purge.detail}; it goes on without you"
+    kept = f"; its configuration is kept in {purge.archive}" if purge.archive else ""
+    return f"{purge.agent} is purged{kept}"
+
+
 def unconfirmed(given: Namespace) -> str:
     """Why `destroy` cannot begin, if so: where nobody can be asked, --yes has to be given."""
     if given.yes or (at_a_terminal() and not given.json):
         return ""
     return f"there is nobody to ask whether you are sure; give --yes: hive-admin destroy {given.name} --yes"
+
+
+def unconfirmed_purge(given: Namespace) -> str:
+    return unconfirmed(given).replace(" destroy ", " purge ")
 
 
 async def _steer(session: Session, name: str, verb: Callable[[str], Awaitable[Agent]]) -> int:

@@ -92,7 +92,7 @@ class Fetcher:
             for member in tar:
                 member.pax_headers = {}  # they would win over the name that it gets here
                 member.name = prefix if member.name == "." else f"{prefix}/{member.name}"
-                if not (prefix == "config" and member.name.endswith(".lock")):  # of a write that is under way
+                if not _left_out(member.name):
                     writer.member(member, tar.extractfile(member) if member.isreg() else None)
         while pieces.read(1 << 20):
             pass
@@ -208,3 +208,9 @@ def _explained() -> Iterator[None]:
         ) from None
     except tarfile.TarError as error:
         raise Conflict(f"a service did not send what was expected: {error}", "try again") from None
+
+
+def _left_out(name: str) -> bool:
+    """A lock of a write that is under way, and the repositories of agents that are no more."""
+    in_config = name.startswith("config/")
+    return in_config and (name.endswith(".lock") or name.split("/")[1] == "archive")

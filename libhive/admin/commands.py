@@ -14,7 +14,9 @@ from libhive.admin import (
     arguments,
     backup,
     doctor,
+    egress,
     events,
+    garbage,
     history,
     mail,
     overview,
@@ -28,6 +30,7 @@ from libhive.admin.session import Session
 from libhive.logs import safe_text
 
 DEPLOY_SECONDS = 300.0
+PURGE_SECONDS = 60.0
 Run = Callable[[Session, Namespace], Awaitable[int]]
 
 
@@ -95,6 +98,13 @@ def _deny(parser: ArgumentParser) -> None:
 def _destroy(parser: ArgumentParser) -> None:
     _agent(parser)
     parser.add_argument("--yes", "-y", action="store_true", help="without being asked for its name")
+
+
+def _purge(parser: ArgumentParser) -> None:
+    _agent(parser)
+    parser.add_argument("--yes", "-y", action="store_true", help="without being asked for its name")
+    text = f"how long to watch it (default {PURGE_SECONDS:g}; 0: not at all)"
+    parser.add_argument("--wait", metavar="SECONDS", type=arguments.seconds, default=PURGE_SECONDS, help=text)
 
 
 def _events(parser: ArgumentParser) -> None:
@@ -231,6 +241,15 @@ COMMANDS = (
         'hive-admin drop 01m0000000000000000000abcd iris --reason "asked again"',
     ),
     Command(
+        "egress",
+        "an agent's way out to the network: what it may reach, and what it did",
+        egress.egress,
+        ("gateway",),
+        egress.egress_arguments,
+        egress.EXAMPLES,
+        egress.DETAIL,
+    ),
+    Command(
         "events",
         "what has happened",
         events.events,
@@ -247,6 +266,15 @@ COMMANDS = (
         ("lifecycle",),
         _exec,
         "hive-admin exec iris -- ls -la /state",
+    ),
+    Command(
+        "gc",
+        "what is left over of agents that are no more, and removing it",
+        garbage.collect,
+        ("lifecycle",),
+        garbage.arguments,
+        garbage.EXAMPLES,
+        garbage.DETAIL,
     ),
     Command(
         "inbox",
@@ -290,6 +318,17 @@ COMMANDS = (
         "hive-admin proposal 1",
     ),
     Command("proposals", "what waits for your decision", proposals.proposals, ("approvals",), _proposals),
+    Command(
+        "purge",
+        "remove an agent for ever; only its configuration is kept, in the archive",
+        agents.purge,
+        ("updater",),
+        _purge,
+        "hive-admin purge iris\nhive-admin purge iris --yes",
+        "Its mail, questions, reminders and /state are removed, and its logs. A purge that has begun goes on\n"
+        "until it is done, also when a service is away or is killed.",
+        refuses=agents.unconfirmed_purge,
+    ),
     Command(
         "rebuild",
         "bring an agent up anew from its approved configuration",

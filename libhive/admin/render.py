@@ -1,4 +1,4 @@
-"""What a person sees. The only module that knows rich; every text from outside goes through `safe_text` here.
+"""What a person sees. With its cells the only module that knows rich; every text from outside goes through `safe_text` here.
 
 On a terminal: colours, and columns that fit it. In a pipe: neither colours nor wrapping.
 """
@@ -23,12 +23,31 @@ from rich.table import Table
 from rich.text import Text
 
 from libhive.admin import times
+from libhive.admin.cells import (
+    BAD,
+    DIM,
+    GOOD,
+    ONE_LINE,
+    STRONG,
+    WARN,
+    agent_row,
+    change,
+    decision_row,
+    excerpt,
+    indented,
+    line,
+    reminder_row,
+    size,
+    state,
+    steps,
+    when,
+)
 from libhive.clock import now_ms
 from libhive.logs import safe_text
 from libhive.messages.approvals import FileDiff, Proposal, ProposalDetail
 from libhive.messages.broker import Peer, Question, Receipt, Reminder
-from libhive.messages.gateway import GatewayReport
-from libhive.messages.lifecycle import Agent
+from libhive.messages.gateway import EgressReport, GatewayReport
+from libhive.messages.lifecycle import Agent, Leftovers
 from libhive.names import OPERATOR
 
 
@@ -46,8 +65,6 @@ class Finding(Protocol):
 
 
 PIPE_COLUMNS = 10_000
-EXCERPT_CHARACTERS = 160
-ONE_LINE = frozenset[str]()
 EVENT_FIELDS = (
     *(
         "agent",
@@ -64,6 +81,9 @@ EVENT_FIELDS = (
         "step",
     ),
     *(
+        "host",
+        "port",
+        "verdict",
         "mode",
         "status",
         "model",
@@ -77,15 +97,13 @@ EVENT_FIELDS = (
         "body",
     ),
 )
-GOOD, BAD, WARN, DIM, STRONG = "green", "red", "yellow", "dim", "bold"
 RISK_STYLES = {"none": DIM, "low": GOOD, "medium": WARN, "high": BAD}
-STATE_STYLES = {
-    **dict.fromkeys(("running", "idle", "acked", "deployed", "answered"), GOOD),
-    **dict.fromkeys(("broken", "failed", "dead", "denied", "needs-login", "stale"), BAD),
-    **dict.fromkeys(
-        ("unknown", "starting", "proposed", "open", "limited", "paused", "waiting-operator"), WARN
-    ),
+_MODES = {
+    "none": "nothing but the model can be reached",
+    "allow": "what is listed can be reached, and nothing else",
+    "learn": "it learns: everything public can be reached, and what is listed",
 }
+_UNKNOWN = "what it may reach is not known yet: lifecycle has not said"
 
 
 class Screen:
@@ -150,7 +168,7 @@ class Screen:
 
     def agents(self, agents: Sequence[Agent], peers: Sequence[Peer], page_port_shift: int) -> None:
         by_name = {peer.name: peer for peer in peers}
-        rows = [_agent_row(agent, by_name.get(agent.name), page_port_shift) for agent in agents]
+        rows = [agent_row(agent, by_name.get(agent.name), page_port_shift) for agent in agents]
         self.table(("agent", "cage", "state", "mail", "model", "page", "doing"), rows, "no agents yet")
 
     def agent(self, agent: Agent) -> None:
@@ -167,25 +185,60 @@ class Screen:
             if not finding.ok and finding.mend:
                 self.say(f"     {finding.mend}", STRONG)
 
+    def leftovers(self, found: Leftovers, *, applied: bool) -> None:
+        rows = [
+            (
+                one.kind,
+                one.agent or "-",
+                one.path,
+                size(one.bytes),
+                one.problem or ("removed" if one.removed else one.why),
+            )
+            for one in found.leftovers
+        ]
+        self.table(("what", "of", "where", "size", ""), rows, "nothing is left over")
+        if found.more:
+            self.say("there is more: look again when this is removed")
+        if rows and not applied:
+            self.say("nothing was removed; to remove it: hive-admin gc --apply")
+
     def event(self, at_ms: int, kind: str, body: dict[str, Any]) -> None:
         """One line: when, what, and the fields that tell a person most."""
         if kind.endswith(".gap"):
             text = "some events were missed, or the service has restarted"
         else:
-            fields = next((value for value in body.values() if isinstance(value, dict)), body)
+            nested = next((value for value in body.values() if isinstance(value, dict)), {})
+            fields = {name: value for name, value in body.items() if not isinstance(value, dict)} | nested
             text = "  ".join(
                 f"{name}={value}" for name in EVENT_FIELDS if (value := fields.get(name)) not in ("", None)
             )
-        self.console.print(line(f"{_when(at_ms)} {kind}  {text}"), soft_wrap=True)
+        self.console.print(line(f"{when(at_ms)} {kind}  {text}"), soft_wrap=True)
+
+    def egress(self, report: EgressReport) -> None:
+        """What it may reach, then the newest of what it did."""
+        self.head(f"{report.agent}: {_MODES[report.mode]}" if report.known else _UNKNOWN, STRONG)
+        for text in report.allow:
+            self.head(f"  {text}" + ("  (not in force)" if report.mode == "none" else ""))
+        if report.mode == "learn":
+            used = len(report.learned)
+            self.head(f"used since it learns: {used or 'nothing'}", WARN)
+            for text in report.learned:
+                self.head(f"  {text}")
+            self.head(f"end it with one proposal: hive-admin egress {report.agent} --propose", DIM)
+        if report.open:
+            self.head(f"open just now: {report.open}")
+        rows = [decision_row(one) for one in report.decisions]
+        columns = ("when", "verdict", "where", "times", "out", "in", "what")
+        self.table(columns, rows, "it has asked for nothing yet")
 
     # ---- mail
 
     def mail(self, receipts: Sequence[Receipt], open_questions: Mapping[str, Question]) -> None:
         for receipt in receipts:
             about = f", in reply to {receipt.in_reply_to}" if receipt.in_reply_to else ""
-            head = f"{receipt.sender}  {_when(receipt.stored_ms)}  {receipt.kind} {receipt.id}{about}"
+            head = f"{receipt.sender}  {when(receipt.stored_ms)}  {receipt.kind} {receipt.id}{about}"
             self.head(head, STRONG)
-            self.say(_indented(receipt.body))
+            self.say(indented(receipt.body))
             if question := open_questions.get(receipt.id):
                 self._terms(question)
                 self.head(f"  answer it with: hive-admin answer {receipt.id}", DIM)
@@ -195,12 +248,12 @@ class Screen:
         first = receipts[0]
         about = f", in reply to {first.in_reply_to}" if first.in_reply_to else ""
         self.head(f"{first.kind} {first.id} from {first.sender}{about}", STRONG)
-        self.say(_indented(first.body))
+        self.say(indented(first.body))
         for receipt in receipts:
             self.console.print(
                 line(f"to {receipt.recipient}: ").append_text(state(receipt.state)), soft_wrap=True
             )
-            rows = [(f"  {name}", _when(instant), note) for name, instant, note in steps(receipt)]
+            rows = [(f"  {name}", when(instant), note) for name, instant, note in steps(receipt)]
             self.table(("  step", "when", ""), rows, "")
             if receipt.state == "dead":
                 who = f"{receipt.id} {receipt.recipient}"
@@ -210,13 +263,13 @@ class Screen:
         rows = [
             (
                 *(
-                    _when(receipt.stored_ms),
+                    when(receipt.stored_ms),
                     receipt.sender,
                     receipt.recipient,
                     state(receipt.state),
                     receipt.id,
                 ),
-                _excerpt(receipt.body),
+                excerpt(receipt.body),
             )
             for receipt in receipts
         ]
@@ -225,14 +278,14 @@ class Screen:
     def questions(self, questions: Sequence[Question]) -> None:
         for question in questions:
             whom = "you" if question.recipient == OPERATOR else question.recipient
-            self.head(f"{question.asker} asks {whom}  {_when(question.asked_ms)}  {question.id}", STRONG)
-            self.say(_indented(question.text))
+            self.head(f"{question.asker} asks {whom}  {when(question.asked_ms)}  {question.id}", STRONG)
+            self.say(indented(question.text))
             self._terms(question)
         if not questions:
             self.say("no open questions", DIM)
 
     def reminders(self, reminders: Sequence[Reminder]) -> None:
-        rows = [_reminder_row(reminder) for reminder in reminders]
+        rows = [reminder_row(reminder) for reminder in reminders]
         columns = ("id", "for", "set by", "next", "again", "what")
         self.table(columns, rows, "nobody is reminded of anything")
 
@@ -259,8 +312,8 @@ class Screen:
         self.head(f"proposal {proposal.number}: {what}", STRONG)
         for effect in detail.effect:
             note = f"  ({effect.note})" if effect.note else ""
-            change = f"{effect.field}: {_change(effect.before, effect.after)}{note}"
-            self.head(f"  {effect.risk:7} {change}", RISK_STYLES.get(effect.risk, ""))
+            said = f"{effect.field}: {change(effect.before, effect.after)}{note}"
+            self.head(f"  {effect.risk:7} {said}", RISK_STYLES.get(effect.risk, ""))
         if not detail.effect:
             self.say("  no effect on what runs", DIM)
 
@@ -276,7 +329,7 @@ class Screen:
             self.diff(diff)
         self.say("")
         self.head(f"In {proposal.requester}'s own words, which nobody has checked:", DIM)
-        self.say(_indented("\n".join(filter(None, (proposal.message, detail.rationale)))))
+        self.say(indented("\n".join(filter(None, (proposal.message, detail.rationale)))))
         if detail.blocked and proposal.state == "proposed":
             self.head(f"It cannot be approved: {detail.blocked}", BAD)
 
@@ -288,64 +341,3 @@ class Screen:
         styles = {"+": GOOD, "-": BAD, "@": DIM}
         for text in diff.lines:
             self.say(safe_text(f"  {text}", keep=frozenset("\t")), styles.get(text[:1], ""))
-
-
-def line(text: str, style: str = "") -> Text:
-    """On one line, whatever it holds."""
-    return Text(safe_text(" ".join(text.split("\n")), keep=ONE_LINE), style=style)
-
-
-def state(text: str) -> Text:
-    return line(text, STATE_STYLES.get(text, ""))
-
-
-def _agent_row(agent: Agent, peer: Peer | None, page_port_shift: int) -> Sequence[Text | str]:
-    gone = agent.desired == "destroyed"
-    at_work = peer.state if peer else "unknown"
-    shown = at_work if agent.cage == "running" else "-"
-    doing = agent.detail or (peer and (peer.status or peer.detail)) or ""
-    held = f" held: {', '.join(peer.holds)}" if peer and peer.holds else ""
-    unread = "-" if gone else str(peer.unacked) if peer else "?"
-    model = (peer and peer.model) or agent.spec.model
-    page = "-" if gone else f":{agent.page_port + page_port_shift}"
-    cage = "destroyed" if gone and agent.cage == "absent" else agent.cage
-    return agent.name, state(cage), state(shown), unread, model, page, doing + held
-
-
-def steps(receipt: Receipt) -> list[tuple[str, int, str]]:
-    """What has become of it so far, each with its instant and what there is to say. A step that was gone back on, by a
-    turn that ended before its time, is still told."""
-    waits = receipt.reason if receipt.state == "stored" else ""
-    tries = f"{receipt.attempts} time{'' if receipt.attempts == 1 else 's'}" if receipt.attempts else ""
-    turn = f"turn {receipt.turn}" if receipt.turn else ""
-    all_steps = [
-        ("stored", receipt.stored_ms, waits),
-        ("offered", receipt.offered_ms, tries),
-        ("seen", receipt.seen_ms, turn),
-        ("acked", receipt.acked_ms, ""),
-        (receipt.state, receipt.ended_ms, receipt.reason),
-    ]
-    return [step for step in all_steps if step[1]]
-
-
-def _reminder_row(reminder: Reminder) -> Sequence[Text | str]:
-    again = f"{reminder.cron} {reminder.zone or 'UTC'}" if reminder.cron else "-"
-    again += f", {reminder.catch_up}" if reminder.catch_up != "once" else ""
-    due = times.until(reminder.due_ms, now_ms())
-    return reminder.id, reminder.agent, reminder.set_by, due, again, reminder.text
-
-
-def _change(before: str, after: str) -> str:
-    return f"{before} -> {after or 'nothing'}" if before else after
-
-
-def _excerpt(body: str) -> str:
-    return body if len(body) <= EXCERPT_CHARACTERS else f"{body[:EXCERPT_CHARACTERS]} ..."
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {part}" for part in text.rstrip("\n").split("\n"))
-
-
-def _when(instant_ms: int) -> str:
-    return times.when(instant_ms, now_ms())

@@ -46,6 +46,10 @@ class Approvals(Client):
     async def deny(self, number: int, reason: str, id: str | None = None) -> say.Proposal:
         return await self.link.call("approvals", say.Deny(number=number, reason=reason), id=id)
 
+    async def archive_config(self, agent: str) -> str:
+        """Where the repository is kept now; empty when there was none."""
+        return (await self.link.call("approvals", say.ArchiveConfig(agent=agent))).path
+
     async def deployables(self) -> Sequence[say.Deployable]:
         return (await self.link.call("approvals", say.Deployables())).deployables
 

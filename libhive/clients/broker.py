@@ -9,6 +9,8 @@ from libhive.messages import broker as say
 from libhive.messages.base import Done
 
 SEARCH_SECONDS = 10.0
+PURGE_SECONDS = 10.0
+"""A great mailbox takes longer: it is asked again until nothing of it is left, and goes on meanwhile."""
 RETAIN_SECONDS = 3_600.0
 """A million messages go slowly, so that nobody's mail waits for it. Giving up here does not end it there."""
 
@@ -89,6 +91,11 @@ class Broker(Client):
 
     async def drop_mail(self, id: str, recipient: str, reason: str = "") -> Done:
         return await self.link.call("broker", say.DropMail(id=id, recipient=recipient, reason=reason))
+
+    async def purge_mailbox(self, name: str, id: str | None = None) -> say.Purged:
+        return await self.link.call(
+            "broker", say.PurgeMailbox(name=name), id=id, timeout_seconds=PURGE_SECONDS
+        )
 
     async def inbox(self, *, all: bool = False, limit: int = 100) -> list[say.Receipt]:
         return (await self.link.call("broker", say.Inbox(all=all, limit=limit))).receipts

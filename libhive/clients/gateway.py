@@ -8,6 +8,9 @@ from libhive.messages.base import Done
 class Gateway(Client):
     service = "gateway"
 
+    async def forget_agent(self, agent: str) -> Done:
+        return await self.link.call("gateway", say.ForgetAgent(agent=agent))
+
     async def login(self, kind: say.CredentialKind, secret: str) -> Done:
         return await self.link.call("gateway", say.Login(kind=kind, secret=secret))
 
@@ -16,3 +19,6 @@ class Gateway(Client):
 
     async def status(self) -> say.GatewayReport:
         return await self.link.call("gateway", say.GatewayStatus())
+
+    async def egress(self, agent: str, limit: int = 100) -> say.EgressReport:
+        return await self.link.call("gateway", say.EgressStatus(agent=agent, limit=limit))

@@ -9,6 +9,10 @@ from libhive.spec import AgentSpec
 STOP_SECONDS = 20.0
 """A verb that ends a cage is answered when it has ended, so it may take its grace time."""
 
+COLLECT_SECONDS = 600.0
+FORGET_SECONDS = 10.0
+"""An agent that has filled its /state with millions of files takes longer: it is asked again, and goes on meanwhile."""
+
 
 class Lifecycle(Client):
     service = "lifecycle"
@@ -20,9 +24,16 @@ class Lifecycle(Client):
         return next((agent for agent in await self.agents() if agent.name == name), None)
 
     async def apply(
-        self, name: str, revision: int, spec: AgentSpec, *, revive: bool = False, id: str | None = None
+        self,
+        name: str,
+        revision: int,
+        spec: AgentSpec,
+        *,
+        revive: bool = False,
+        in_place: bool = False,
+        id: str | None = None,
     ) -> say.Agent:
-        request = say.Apply(name=name, revision=revision, spec=spec, revive=revive)
+        request = say.Apply(name=name, revision=revision, spec=spec, revive=revive, in_place=in_place)
         return await self.link.call("lifecycle", request, id=id, timeout_seconds=STOP_SECONDS)
 
     async def prepare(self, spec: AgentSpec, id: str | None = None) -> say.Root:
@@ -42,6 +53,13 @@ class Lifecycle(Client):
 
     async def destroy(self, name: str, id: str | None = None) -> say.Agent:
         return await self.link.call("lifecycle", say.Destroy(name=name), id=id, timeout_seconds=STOP_SECONDS)
+
+    async def collect_garbage(self, *, apply: bool = False) -> say.Leftovers:
+        request = say.CollectGarbage(apply=apply)
+        return await self.link.call("lifecycle", request, timeout_seconds=COLLECT_SECONDS)
+
+    async def forget(self, name: str) -> Done:
+        return await self.link.call("lifecycle", say.Forget(name=name), timeout_seconds=FORGET_SECONDS)
 
     async def logs(self, name: str, lines: int = 100) -> str:
         return (await self.link.call("lifecycle", say.Logs(name=name, lines=lines))).text

@@ -1,4 +1,5 @@
-"""Running a command for the host, to look around in the cage: as the agent, and with none of the harness's own things."""
+"""Running a command for the host, to look around in the cage: as the agent, with its way out, and with none of the
+harness's own things."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 from libhive.harness.settings import Settings
@@ -15,7 +17,9 @@ from libhive.problems import BadRequest
 _CHUNK = 1 << 16
 
 
-async def run(argv: list[str], timeout_seconds: int, settings: Settings) -> dict[str, Any]:
+async def run(
+    argv: list[str], timeout_seconds: int, settings: Settings, way_out: Mapping[str, str]
+) -> dict[str, Any]:
     """Its end, and its output as it came. After the time it is killed, with its process group; the exit code is -1."""
     if any("\0" in word for word in argv):
         raise BadRequest("an argument has no NUL in it")
@@ -27,6 +31,7 @@ async def run(argv: list[str], timeout_seconds: int, settings: Settings) -> dict
                 "LANG": settings.lang,
                 "HOME": str(settings.state / "home"),
                 "TERM": "dumb",
+                **way_out,
             },
             cwd=settings.state,
             stdin=asyncio.subprocess.DEVNULL,

@@ -1,4 +1,5 @@
-"""The CLI's way to the model: a port on the cage's loopback whose bytes go to gateway.sock and back, unread.
+"""Ports on the cage's loopback whose bytes go to a door and back, unread: the CLI's way to the model (gateway.sock), and
+its tools' way out (proxy.sock).
 
 A stream that is silent for too long is cut. The CLI's own watchdog does not notice a model that hangs; a cut stream it
 retries.
@@ -19,8 +20,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Forwarder:
-    def __init__(self, gateway: Path, silence_seconds_max: float) -> None:
-        self._gateway, self._silence_seconds_max = gateway, silence_seconds_max
+    def __init__(self, door: Path, silence_seconds_max: float) -> None:
+        self._door, self._silence_seconds_max = door, silence_seconds_max
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
@@ -76,7 +77,7 @@ class Forwarder:
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
             while True:
                 try:
-                    return await asyncio.open_unix_connection(str(self._gateway))
+                    return await asyncio.open_unix_connection(str(self._door))
                 except OSError:
                     await asyncio.sleep(CONNECT_RETRY_SECONDS)
 

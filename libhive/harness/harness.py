@@ -54,12 +54,15 @@ class Harness:
             settings, self.mailbox, self.transcript, self.session, self.model, self.status, self._claude
         )
         self._forwarder = Forwarder(settings.doors / "gateway.sock", settings.silence_seconds_max)
+        self._way_out = Forwarder(settings.doors / "proxy.sock", settings.proxy_silence_seconds_max)
         context = TurnContext(self.turns, self.transcript, settings.manager)
         self._toolbox = Toolbox(settings, door, context)
         self._token, self._word = secrets.token_urlsafe(32), f"{settings.agent}-{secrets.token_hex(8)}"
         self._mcp_socket = tcp_socket("127.0.0.1", 0)
         self._mcp = WebServer(McpServer(self._toolbox, self._token).app, sock=self._mcp_socket)
-        self._page = Page(settings, self.status, self.transcript, self.mailbox, self.turns, self.model)
+        self._page = Page(
+            settings, self.status, self.transcript, self.mailbox, self.turns, self.model, self._way_out
+        )
         self._pages = WebServer(self._page.app, sock=unix_socket(settings.socket))
 
     async def run(self) -> int:
@@ -70,6 +73,7 @@ class Harness:
         self._tasks.spawn(self.mailbox.pay(), "mailbox")
         await self.transcript.prune(self._settings.events_kept_max)
         await self._forwarder.start()
+        await self._way_out.start()
         await self._mcp.start()
         await self._pages.start()
         try:
@@ -102,7 +106,11 @@ class Harness:
         self._page.close()
         await self._tasks.cancel()
         await asyncio.gather(
-            self._forwarder.stop(), self._mcp.stop(), self._pages.stop(), self._toolbox.close()
+            self._forwarder.stop(),
+            self._way_out.stop(),
+            self._mcp.stop(),
+            self._pages.stop(),
+            self._toolbox.close(),
         )
         await self.mailbox.close()
         self.transcript.close()
@@ -135,6 +143,7 @@ class Harness:
             system_prompt=prompt.system_prompt(settings),
             api_url=self._forwarder.url,
             api_word=self._word,
+            proxy_url=self._way_out.url,
             mcp_url=f"http://127.0.0.1:{port}/mcp",
             mcp_token=self._token,
             mcp_servers=settings.spec.mcp_servers,

@@ -26,6 +26,8 @@ class Launch:
     """The forwarder on loopback."""
     api_word: str
     """Made up: the CLI wants one, and the gateway knows who speaks by the socket."""
+    proxy_url: str
+    """The way out for what the CLI runs; the CLI's own requests go to loopback, past it."""
     mcp_url: str
     mcp_token: str
     mcp_servers: Mapping[str, McpServer]
@@ -84,6 +86,7 @@ def environment(launch: Launch) -> dict[str, str]:
         "ANTHROPIC_BASE_URL": launch.api_url,
         "ANTHROPIC_AUTH_TOKEN": launch.api_word,
         MARK: str(launch.state),
+        **way_out(launch.proxy_url),
     }
     timezone = {"TZ": launch.tz} if launch.tz else {}
     sandbox = (
@@ -92,10 +95,18 @@ def environment(launch: Launch) -> dict[str, str]:
     return {**launch.env, **timezone, **fixed, **sandbox}
 
 
+def way_out(proxy_url: str) -> dict[str, str]:
+    """Programs differ in which case they read; curl takes HTTP_PROXY in small letters only. The cage's own loopback is not
+    behind the proxy: the model and the hive's tools are there, and what the agent itself may serve."""
+    proxies = {"HTTP_PROXY": proxy_url, "HTTPS_PROXY": proxy_url, "NO_PROXY": "127.0.0.1,localhost,::1"}
+    return {**proxies, **{name.lower(): value for name, value in proxies.items()}}
+
+
 def mcp_config(launch: Launch) -> dict[str, Any]:
     """The hive's own tools, and beside them those that the agent's configuration adds."""
+    out = way_out(launch.proxy_url)
     servers: dict[str, Any] = {
-        name: {"type": "stdio", "command": server.command, "args": server.args, "env": dict(server.env)}
+        name: {"type": "stdio", "command": server.command, "args": server.args, "env": {**server.env, **out}}
         for name, server in launch.mcp_servers.items()
     }
     servers["hive"] = {

@@ -21,6 +21,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from libhive.harness import execute
+from libhive.harness.forward import Forwarder
+from libhive.harness.launch import way_out
 from libhive.harness.mailbox import Mailbox
 from libhive.harness.model import ModelChoice
 from libhive.harness.settings import Settings
@@ -72,9 +74,10 @@ class Page:
         mailbox: Mailbox,
         turns: Turns,
         model: ModelChoice,
+        proxy: Forwarder,
     ) -> None:
         self._settings, self._status, self._transcript = settings, status, transcript
-        self._mailbox, self._turns, self._model = mailbox, turns, model
+        self._mailbox, self._turns, self._model, self._proxy = mailbox, turns, model, proxy
         self._watchers: set[asyncio.Queue[bytes | None]] = set()
         status.listeners.append(self._state_changed)
         turns.on_entry = self._entry_stored
@@ -139,7 +142,7 @@ class Page:
 
     async def _on_exec(self, request: Request) -> Any:
         form = await _form(request, ExecForm)
-        return await execute.run(form.argv, form.timeout_seconds, self._settings)
+        return await execute.run(form.argv, form.timeout_seconds, self._settings, way_out(self._proxy.url))
 
     async def _on_stream(self, request: Request) -> Response:
         if len(self._watchers) >= self._settings.streams_max:

@@ -80,7 +80,9 @@ def system_prompt(settings: Settings) -> str:
     )
     lines = [
         f"You are {agent}, {role}. A hive is a group of agents that work on one host for one human, the operator",
-        f"(name `{OPERATOR}`, pronouns {settings.pronouns}). You live in a cage of your own, with no network. Only what is in",
+        f"(name `{OPERATOR}`, pronouns {settings.pronouns}). You live in a cage of your own. Its one way out to the network is",
+        "the HTTP proxy in HTTP_PROXY and HTTPS_PROXY, which lets through what the operator has approved for you, often",
+        "nothing; what it refuses (403) it says why, and then going around it does not work either. Only what is in",
         f"{settings.state} lasts; you start in {settings.state}/work. Keep what you must not forget in files there.",
         "",
         "How mail works:",

@@ -49,6 +49,8 @@ class Settings:
     """After so long without mail the CLI is stopped; it is resumed with the next one."""
     silence_seconds_max: float = 300.0
     """A turn without any sign of life for so long is reported; the model's stream is cut after as long a silence."""
+    proxy_silence_seconds_max: float = 86_400.0
+    """Only a belt: the proxy itself ends what is idle."""
     lock_seconds_max: float = 5.0
     line_bytes_max: int = 64 << 20
     """One event of the CLI: a picture that was read is one line."""

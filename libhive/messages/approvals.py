@@ -192,6 +192,20 @@ class RecordDeploy(Request[Done], frozen=True, kw_only=True):
     detail: Text = ""
 
 
+class Archived(Reply, frozen=True, kw_only=True):
+    path: str
+    """Where the repository is now, on the host; empty when there was none."""
+
+
+class ArchiveConfig(Request[Archived], frozen=True, kw_only=True):
+    """Updater: put a destroyed agent's repository aside. Its proposals that were not deployed are void."""
+
+    KIND = "approvals.archive_config"
+    REPLY = Archived
+
+    agent: Name
+
+
 class ProposalChanged(Event, frozen=True, kw_only=True):
     KIND = "approvals.proposal_changed"
     proposal: Proposal

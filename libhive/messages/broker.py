@@ -572,6 +572,29 @@ class PeerChanged(Event, frozen=True, kw_only=True):
     peer: Peer
 
 
+class Purged(Reply, frozen=True, kw_only=True):
+    """What is gone."""
+
+    messages: int
+    questions: int
+    reminders: int
+
+
+class PurgeMailbox(Request[Purged], frozen=True, kw_only=True):
+    """Updater: remove a closed mailbox with its mail, questions and reminders. What it wrote to others is theirs, and
+    stays."""
+
+    KIND = "broker.purge_mailbox"
+    REPLY = Purged
+
+    name: Name
+
+
+class MailboxPurged(Event, frozen=True, kw_only=True):
+    KIND = "broker.mailbox_purged"
+    name: str
+
+
 class MailboxChanged(Event, frozen=True, kw_only=True):
     KIND = "broker.mailbox_changed"
     mailbox: Mailbox

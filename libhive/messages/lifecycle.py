@@ -49,7 +49,7 @@ class Agents(Request[AgentList], frozen=True, kw_only=True):
 
 class Apply(Request[Agent], frozen=True, kw_only=True):
     """Updater: run this configuration. Creates the agent, with `revive` also one that was destroyed; restarts a running
-    cage."""
+    cage. With `in_place` it leaves the cage as it is, and takes only what is enforced outside of it."""
 
     KIND = "lifecycle.apply"
     REPLY = Agent
@@ -58,6 +58,7 @@ class Apply(Request[Agent], frozen=True, kw_only=True):
     revision: Count
     spec: AgentSpec
     revive: bool = False
+    in_place: bool = False
 
 
 class Root(Reply, frozen=True, kw_only=True):
@@ -130,6 +131,15 @@ class Destroy(Request[Agent], frozen=True, kw_only=True):
     name: Name
 
 
+class Forget(Request[Done], frozen=True, kw_only=True):
+    """Updater: remove a destroyed agent's /state, logs and row. Its number, and so its user, is never given again."""
+
+    KIND = "lifecycle.forget"
+    REPLY = Done
+
+    name: Name
+
+
 class LogText(Reply, frozen=True, kw_only=True):
     text: str
 
@@ -168,6 +178,42 @@ class StopAll(Request[Done], frozen=True, kw_only=True):
 
     KIND = "lifecycle.stop_all"
     REPLY = Done
+
+
+class Leftover(Reply, frozen=True, kw_only=True):
+    """Something of an agent that nobody needs any more."""
+
+    kind: Literal["cage", "group", "log", "root", "run", "state"]
+    agent: str
+    """Empty for a root: those are shared."""
+    path: str
+    """Where it is, on the host; of a cage the numbers of its processes."""
+    why: str
+    bytes: int = 0
+    removed: bool = False
+    problem: str = ""
+    """Why it could not be removed."""
+
+
+class Leftovers(Reply, frozen=True, kw_only=True):
+    leftovers: list[Leftover]
+    more: bool = False
+    """There are more than one reply carries."""
+
+
+class CollectGarbage(Request[Leftovers], frozen=True, kw_only=True):
+    """Operator: what this host has of agents that no registry knows, and of cages that have ended. A dry run unless
+    `apply`."""
+
+    KIND = "lifecycle.collect_garbage"
+    REPLY = Leftovers
+
+    apply: bool = False
+
+
+class AgentForgotten(Event, frozen=True, kw_only=True):
+    KIND = "lifecycle.agent_forgotten"
+    name: str
 
 
 class RootChanged(Event, frozen=True, kw_only=True):

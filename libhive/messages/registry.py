@@ -11,6 +11,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     kind.KIND: kind
     for kind in (
         approvals.Approve,
+        approvals.ArchiveConfig,
         approvals.Deny,
         approvals.Deployables,
         approvals.Proposals,
@@ -40,6 +41,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         broker.News,
         broker.OpenMailbox,
         broker.Peers,
+        broker.PurgeMailbox,
         broker.Questions,
         broker.Recv,
         broker.Remind,
@@ -53,13 +55,17 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         broker.SetHold,
         broker.SetStatus,
         dashboard.MakeLink,
+        gateway.EgressStatus,
+        gateway.ForgetAgent,
         gateway.GatewayStatus,
         gateway.Login,
         gateway.Logout,
         lifecycle.Agents,
         lifecycle.Apply,
+        lifecycle.CollectGarbage,
         lifecycle.Destroy,
         lifecycle.Exec,
+        lifecycle.Forget,
         lifecycle.Logs,
         lifecycle.Prepare,
         lifecycle.Restart,
@@ -68,6 +74,8 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         lifecycle.Stop,
         lifecycle.StopAll,
         updater.Deploys,
+        updater.PurgeAgent,
+        updater.Purges,
         updater.Rebuild,
     )
 }
@@ -77,15 +85,19 @@ EVENTS: dict[str, type[Event]] = {
     for kind in (
         approvals.ProposalChanged,
         broker.MailboxChanged,
+        broker.MailboxPurged,
         broker.MessageStored,
         broker.PeerChanged,
         broker.QuestionChanged,
         broker.ReceiptChanged,
         broker.ReminderChanged,
+        gateway.EgressUsed,
         gateway.GatewayChanged,
         gateway.RequestServed,
         lifecycle.AgentChanged,
+        lifecycle.AgentForgotten,
         lifecycle.RootChanged,
         updater.DeployChanged,
+        updater.PurgeChanged,
     )
 }

@@ -8,9 +8,10 @@ from typing import Final
 
 import msgspec
 
+from libhive import destinations
 from libhive.messages.approvals import EffectLine, Risk
 from libhive.names import MANAGER
-from libhive.spec import AgentSpec, Limits, McpServer, RootKind
+from libhive.spec import AgentSpec, Egress, EgressMode, Limits, McpServer, RootKind
 from services.approvals.diff import visible
 
 RISKS: Final[tuple[Risk, ...]] = ("high", "medium", "low", "none")
@@ -107,6 +108,42 @@ def _env(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]:
     return _each("env", "medium", before.env if before else {}, after.env, _quoted)
 
 
+def _egress(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]:
+    """The mode, then what can be reached by the list that could not be before, then what no more can."""
+    old, new = before.egress if before else Egress(), after.egress
+    lines = []
+    if old.mode != new.mode:
+        risk, note = _MODES[new.mode]
+        lines.append(_line("egress.mode", risk, old.mode, new.mode, note))
+    reached, reaches = _in_force(old), _in_force(new)
+    for text in sorted(set(new.allow) - reached):
+        risk, note = _entry(text) if text in reaches else ("low", "not in force: egress.mode is none")
+        if text in reaches or text not in old.allow:
+            lines.append(_line("egress.allow", risk, "", text, note))
+    gone = (set(old.allow) - set(new.allow)) | (reached - reaches)
+    return lines + [_line("egress.allow", "low", text, "") for text in sorted(gone)]
+
+
+_MODES: Final[dict[EgressMode, tuple[Risk, str]]] = {
+    "none": ("low", "nothing but the model can be reached"),
+    "allow": ("medium", "what the list lets through, and nothing else"),
+    "learn": ("high", "everything on the internet can be reached, and sent to, until this is changed again"),
+}
+
+
+def _in_force(egress: Egress) -> set[str]:
+    return set() if egress.mode == "none" else set(egress.allow)
+
+
+def _entry(text: str) -> tuple[Risk, str]:
+    entry = destinations.entry(text)
+    if entry.is_wildcard:
+        return "high", f"whoever can make names under {entry.host[2:]} decides where it leads"
+    if entry.address is not None and (kind := destinations.special(entry.address)):
+        return "high", f"a {kind} address: not the internet, but something near this host, or the host itself"
+    return "medium", "an address may be this host's own" if entry.address is not None else ""
+
+
 def _mcp_servers(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]:
     return _each("mcp_servers", "high", before.mcp_servers if before else {}, after.mcp_servers, _server)
 
@@ -124,6 +161,7 @@ def _limits(before: AgentSpec | None, after: AgentSpec) -> list[EffectLine]:
 
 COMPARISONS: Final[dict[str, Callable[[AgentSpec | None, AgentSpec], list[EffectLine]]]] = {
     "allowed_recipients": _recipients,
+    "egress": _egress,
     "env": _env,
     "inputs": _inputs,
     "limits": _limits,

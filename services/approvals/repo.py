@@ -88,9 +88,9 @@ class Repository:
             _write_durably(new / "HEAD", f"ref: {MAIN.decode()}\n")
             _write_durably(new / "config", _CONFIG)
             for made in (new / "objects", new / "refs", new):
-                _sync(made)
+                sync(made)
             new.rename(path)
-            _sync(path.parent)
+            sync(path.parent)
         return cls(path)
 
     def sweep(self) -> None:
@@ -116,7 +116,7 @@ class Repository:
         with _room():
             if self.head() == base:
                 self._refs.set_if_equals(MAIN, None, ObjectID(commit.encode()))
-            _sync(self.path / "refs/heads")
+            sync(self.path / "refs/heads")
 
     def commit(self, files: Mapping[str, str], parent: str, author: str, message: str, at_ms: int) -> Written:
         """A commit of exactly these files; no ref leads to it yet."""
@@ -161,7 +161,7 @@ class Repository:
         made = there.object if there else self._new_tag(name, commit, message, at_ms)
         for directory in ((self.path / "refs/tags" / name).parent, self.path / "refs/tags"):
             with _room():
-                _sync(directory)
+                sync(directory)
         return made
 
     def tags(self, wanted: Callable[[str], bool] = bool) -> dict[str, TagRef]:
@@ -223,7 +223,7 @@ class Repository:
                 self._objects.add_object(each)
             directories = {self.path / "objects" / each.id.decode()[:2] for each in objects}
             for directory in [*directories, self.path / "objects"]:
-                _sync(directory)
+                sync(directory)
 
 
 def repositories(root: Path) -> Iterator[tuple[AgentName, Path]]:
@@ -247,7 +247,7 @@ def _write_durably(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

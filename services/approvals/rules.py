@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from libhive.messages.approvals import ProposalState
-from libhive.names import HIVE, OPERATOR
+from libhive.names import HIVE, MANAGER, OPERATOR
 from libhive.problems import BadRequest, Conflict, NotAllowed, NotFound, StaleApproval, TooMany
 from services.approvals.settings import Settings
 from services.approvals.story import NEXT, ORDER, Note, Record
@@ -98,6 +98,13 @@ def only_operator(caller: str) -> None:
 def only_hive(caller: str) -> None:
     if caller != HIVE:
         raise NotAllowed("only the updater records a deploy")
+
+
+def on_archive(agent: str, is_open: bool) -> None:
+    if agent == MANAGER:
+        raise NotAllowed(f"the configuration of {MANAGER} is built in")
+    if is_open:
+        raise Conflict(f"{agent} is not destroyed", f"destroy it first: hive-admin destroy {agent}")
 
 
 def on_decide(record: Record) -> None:

@@ -14,6 +14,8 @@ from libhive.daemon import Call, Daemon, Handlers
 from libhive.link import Gap, Link
 from libhive.messages.approvals import (
     Approve,
+    ArchiveConfig,
+    Archived,
     Config,
     Deny,
     Deployable,
@@ -33,11 +35,11 @@ from libhive.messages.approvals import (
     Spawn,
 )
 from libhive.messages.base import Done
-from libhive.messages.broker import Mailbox, MailboxChanged
+from libhive.messages.broker import Mailbox, MailboxChanged, MailboxPurged
 from libhive.names import HIVE, MANAGER, AgentName, agent_name, new_id
 from libhive.paths import Paths
 from libhive.problems import BadRequest, Conflict, NoSpace, NotFound, Problem
-from services.approvals import rules
+from services.approvals import archive, rules
 from services.approvals.desk import Desk
 from services.approvals.diff import visible
 from services.approvals.outbox import Outbox
@@ -59,6 +61,7 @@ class Approvals:
     def __init__(
         self, paths: Paths, settings: Settings, store: Store, link: Link, clock: Clock = now_ms
     ) -> None:
+        self._paths = paths
         self.settings, self.store, self.link, self.clock = settings, store, link, clock
         self.broker = Broker(link)
         self.desk = Desk(paths, store, clock, self._changed)
@@ -73,6 +76,7 @@ class Approvals:
     def bus_handlers(self) -> Handlers:
         return {
             Approve: self.on_approve,
+            ArchiveConfig: self.on_archive_config,
             Deny: self.on_deny,
             Deployables: self.on_deployables,
             Proposals: self.on_proposals,
@@ -160,6 +164,19 @@ class Approvals:
             return self.desk.present(
                 await self.desk.advance(record, "approved", self._note(call, digest=m.digest))
             )
+
+    async def on_archive_config(self, call: Call, m: ArchiveConfig) -> Archived:
+        rules.only_hive(call.caller)
+        agent = agent_name(m.agent)
+        rules.on_archive(agent, (box := self._mailboxes.get(agent)) is not None and box.open)
+        async with self._changes():
+            for record in self.store.in_states(("proposed", "approved", "building")):
+                if record.agent == agent:
+                    await self._void(record, f"{agent} was purged")
+            place = archive.put_aside(self._paths, agent, self.clock())
+            await self.store.drop_head(agent)
+            self._mailboxes.pop(agent, None)
+        return Archived(path=place)
 
     async def on_deny(self, call: Call, m: Deny) -> Proposal:
         rules.only_operator(call.caller)
@@ -254,6 +271,11 @@ class Approvals:
         return mailbox is not None and not mailbox.open
 
     def _examine(self, record: Record) -> tuple[Review, rules.Standing]:
+        if not self._paths.config(record.agent).is_dir():
+            raise NotFound(
+                f"the configuration of {record.agent} is not here any more",
+                f"an agent that was purged has it in {self._paths.archive}",
+            )
         with self.desk.repository(record.agent) as repo:
             seen = review(repo, record, self.settings)
             standing = rules.Standing(
@@ -345,13 +367,17 @@ class Approvals:
         async for event in self.link.events("broker"):
             if isinstance(event, Gap):
                 await self._fetch_mailboxes(daemon)
+            elif isinstance(event, MailboxPurged):
+                self._mailboxes.pop(event.name, None)
             elif isinstance(event, MailboxChanged):
                 await self._on_mailbox(daemon, event.mailbox)
 
     async def _fetch_mailboxes(self, daemon: Daemon) -> None:
         while True:
             try:
-                for mailbox in await self.broker.mailboxes():
+                found = await self.broker.mailboxes()
+                self._mailboxes = {mailbox.name: mailbox for mailbox in found}
+                for mailbox in found:
                     await self._on_mailbox(daemon, mailbox)
                 return
             except Problem as problem:

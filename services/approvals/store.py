@@ -171,6 +171,12 @@ class Store:
         """`main` of a built-in configuration."""
         await self._database.write(lambda connection: _put_head(connection, agent, head))
 
+    async def drop_head(self, agent: AgentName) -> None:
+        """Its repository is no longer here. What was proposed and decided stays told."""
+        await self._database.write(
+            lambda connection: connection.execute(delete(_HEADS).where(_HEADS.c.agent == agent))
+        )
+
     async def add(self, step: Step) -> None:
         """A new proposal, with its first tag."""
 

@@ -52,6 +52,11 @@ class Mailboxes:
         """After the commit."""
         self._leases[agent] = lease
 
+    def forget(self, name: str) -> None:
+        """After the commit that removed it."""
+        self.presences.forget(name)
+        self._reload()
+
     # ---- handlers
 
     async def on_open_mailbox(self, call: Call, m: say.OpenMailbox) -> Done:

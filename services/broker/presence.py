@@ -48,5 +48,8 @@ class Presences:
             old, connected=True, state=state, detail=detail, turn=turn, model=model, since_ms=since
         )
 
+    def forget(self, agent: str) -> None:
+        self._known.pop(agent, None)
+
     def gone(self, agent: str, now: int) -> None:
         self._known[agent] = replace(self.of(agent), connected=False, state="unknown", turn="", since_ms=now)

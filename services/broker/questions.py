@@ -97,6 +97,12 @@ class Questions:
         for question in self.core.read(lambda c: _questions(c, where, (now,))):
             await self._expire(question, now)
 
+    async def end_all_of(self, name: str) -> None:
+        """Nobody is left to ask or to answer: as if each had come to its deadline."""
+        while found := self.of(name):
+            for question in found:
+                await self._expire(question, self.core.clock())
+
     def _expire(self, question: Question, now: int) -> Promise[None]:
         def work(c: Connection) -> Closed | None:
             if _question(c, question.id).state != "open":

@@ -14,6 +14,7 @@ from services.broker.core import Core
 from services.broker.mail import question_text, receipt_text
 from services.broker.mailboxes import Mailboxes
 from services.broker.post import Post
+from services.broker.purge import Purge
 from services.broker.questions import Questions
 from services.broker.reminders import Reminders
 from services.broker.search import Search
@@ -31,6 +32,7 @@ class Broker:
         self.mailboxes = Mailboxes(core)
         self.post = Post(core, self.mailboxes)
         self.questions = Questions(core, self.mailboxes)
+        self.purge = Purge(core, self.mailboxes, self.questions)
         self.reminders = Reminders(core)
         self.search = Search(core)
         self.timers = Timers(
@@ -55,6 +57,7 @@ class Broker:
             say.News: self.post.on_news,
             say.OpenMailbox: self.mailboxes.on_open_mailbox,
             say.Peers: self.mailboxes.on_peers,
+            say.PurgeMailbox: self.purge.on_purge_mailbox,
             say.Questions: self.questions.on_questions,
             say.Remind: self.reminders.on_remind,
             say.Reminders: self.reminders.on_reminders,

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from libhive.clients.learned import propose_learned
 from libhive.link import Link
 from libhive.messages import approvals, broker, lifecycle, updater
 from libhive.messages.base import Count, Done, Ping, Reply, Request
@@ -74,6 +75,12 @@ class HoldForm(Form, frozen=True, kw_only=True):
 
 class ModelForm(Form, frozen=True, kw_only=True):
     model: ModelName
+
+
+class PurgeForm(Form, frozen=True, kw_only=True):
+    """`confirm` is the agent's name, typed once more."""
+
+    confirm: Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class RemindForm(Form, frozen=True, kw_only=True):
@@ -167,6 +174,11 @@ class Actions:
         drop = broker.DropMail(id=form.message, recipient=form.recipient, reason=form.reason)
         return await self._quick("broker", drop, asked)
 
+    async def on_egress_propose(self, asked: Asked) -> Reply:
+        """The end of learning: one proposal with exactly what was used."""
+        await self._link.call("approvals", Ping(), timeout_seconds=self._settings.pong_seconds)
+        return await propose_learned(self._link, asked.agent, asked.id)
+
     async def on_hold(self, asked: Asked) -> Reply:
         held = broker.SetHold(agent=asked.agent, reason="operator", held=asked.form.held)
         return await self._quick("broker", held, asked)
@@ -176,6 +188,13 @@ class Actions:
 
     async def on_model(self, asked: Asked) -> Reply:
         return await self._in_cage(asked.agent, "/model", {"model": asked.form.model})
+
+    async def on_purge(self, asked: Asked) -> Reply:
+        if asked.form.confirm != asked.agent:
+            raise BadRequest(f"type the agent's name to purge it: {asked.agent}")
+        return await self._slow(
+            "updater", updater.PurgeAgent(agent=asked.agent, confirm=asked.form.confirm), asked
+        )
 
     async def on_rebuild(self, asked: Asked) -> Reply:
         return await self._slow("updater", updater.Rebuild(agent=asked.agent), asked)

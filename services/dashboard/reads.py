@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from libhive.link import Link
-from libhive.messages import approvals, broker, lifecycle
+from libhive.messages import approvals, broker, gateway, lifecycle
 from libhive.messages.base import Ping
 from libhive.names import HIVE, OPERATOR, Id, agent_name
 from libhive.problems import BadRequest, NotFound, Problem
@@ -35,6 +35,13 @@ class Reads:
         self._cage_page, self._settings = cage_page, settings
 
     # ---- on both kinds of port
+
+    async def on_egress(self, request: Request) -> Response:
+        """An agent's way out, and what it did."""
+        asked = gateway.EgressStatus(agent=_own(request) or agent_name(request.path_params["name"]))
+        return json_reply(
+            await self._link.call("gateway", asked, timeout_seconds=self._settings.call_seconds)
+        )
 
     async def on_message(self, request: Request) -> Response:
         """One message whole, with a receipt for each of its recipients."""

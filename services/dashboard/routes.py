@@ -63,6 +63,7 @@ class Web:
         reads: list[tuple[str, Endpoint]] = [
             ("/", self._file("index.html")),
             ("/api/agents/{name}/config", self._reads.on_config),
+            ("/api/agents/{name}/egress", self._reads.on_egress),
             ("/api/agents/{name}/logs", self._reads.on_logs),
             ("/api/messages", self._reads.on_messages),
             ("/api/messages/{id}", self._reads.on_message),
@@ -84,9 +85,11 @@ class Web:
         return [
             Button("/api/ack", actions.AckForm, act.on_ack),
             Button("/api/agents/{name}/destroy", actions.DestroyForm, act.on_destroy),
+            Button("/api/agents/{name}/egress-propose", NoForm, act.on_egress_propose),
             Button("/api/agents/{name}/hold", actions.HoldForm, act.on_hold),
             Button("/api/agents/{name}/interrupt", NoForm, act.on_interrupt),
             Button("/api/agents/{name}/model", actions.ModelForm, act.on_model),
+            Button("/api/agents/{name}/purge", actions.PurgeForm, act.on_purge),
             Button("/api/agents/{name}/rebuild", NoForm, act.on_rebuild),
             Button("/api/agents/{name}/remind", actions.RemindForm, act.on_remind),
             Button("/api/agents/{name}/restart", NoForm, act.on_restart),
@@ -106,6 +109,7 @@ class Web:
         """Everything on an agent's port is about this agent, whatever the form says."""
         reads: list[tuple[str, Endpoint]] = [
             ("/", self._file("agent.html")),
+            ("/api/egress", self._reads.on_egress),
             ("/api/messages", self._reads.on_messages),
             ("/api/messages/{id}", self._reads.on_message),
             ("/api/state", self._reads.on_agent_state),
@@ -121,6 +125,7 @@ class Web:
         act = self._actions
         return [
             Button("/api/answer", actions.AnswerForm, act.on_answer),
+            Button("/api/egress-propose", NoForm, act.on_egress_propose),
             Button("/api/hold", actions.HoldForm, act.on_hold),
             Button("/api/interrupt", NoForm, act.on_interrupt),
             Button("/api/model", actions.ModelForm, act.on_model),

@@ -9,7 +9,7 @@ import msgspec
 from libhive.messages import approvals, broker, gateway, lifecycle, updater
 from libhive.messages.base import Event
 from libhive.names import OPERATOR
-from services.dashboard.views import Level
+from services.dashboard.views import Level, ServiceState, ServiceView
 
 CONNECT_SECONDS_MAX = 60
 """A cage that runs and whose harness has not said hello by then is `unknown`, no longer `starting`."""
@@ -55,7 +55,7 @@ def _harness_state(agent: lifecycle.Agent, peer: broker.Peer | None, now: int) -
         return State("unknown", "the cage runs, but its harness is not connected")
     if "operator" in peer.holds and peer.state == "idle":
         return State("paused", "paused by the operator")
-    return State(peer.state, peer.detail)
+    return State(peer.state, peer.detail or agent.detail)
 
 
 def deploy_in_progress(agent: str, deploys: list[updater.Deploy]) -> str:
@@ -126,15 +126,49 @@ def line_of(event: Event) -> Line | None:
             return _agent_line(agent)
         case approvals.ProposalChanged(proposal=proposal):
             return _proposal_line(proposal)
+        case updater.PurgeChanged(purge=purge):
+            return _purge_line(purge)
         case updater.DeployChanged(deploy=deploy):
             return _deploy_line(deploy)
         case gateway.GatewayChanged(mode=mode, last_error=error):
             return Line(
                 "", "bad" if error else "info", f"gateway: {mode}" + (f", {_excerpt(error)}" if error else "")
             )
+        case gateway.EgressUsed():
+            return _egress_line(event)
         case gateway.RequestServed():
             return _request_line(event)
     return None
+
+
+def service_line(before: ServiceState, after: ServiceView) -> Line:
+    if after.state == "up":
+        return Line("", "trace" if before == "unknown" else "good", f"{after.name} is up")
+    return Line("", "bad", f"{after.name} does not answer")
+
+
+def _purge_line(purge: updater.Purge) -> Line:
+    if purge.step == "purged":
+        return Line(
+            purge.agent,
+            "warn",
+            f"{purge.agent} is purged; its configuration is in {purge.archive or 'no archive'}",
+        )
+    return Line(
+        purge.agent,
+        "warn" if purge.detail else "trace",
+        f"purge of {purge.agent}: {purge.detail or purge.step}",
+    )
+
+
+def _egress_line(news: gateway.EgressUsed) -> Line | None:
+    """Only of what was not let out; the rest is on the agent's page."""
+    if not news.refused:
+        return None
+    newest = news.newest
+    where = f"{newest.host}:{newest.port}" if newest.host else "what it asked its proxy for"
+    more = f" and {news.refused - 1} more" if news.refused > 1 else ""
+    return Line(news.agent, "warn", _excerpt(f"way out: {newest.verdict} {where}{more} ({newest.reason})"))
 
 
 def _message_line(receipt: broker.Receipt) -> Line:

@@ -28,7 +28,6 @@ from services.dashboard.views import (
     GatewayView,
     HiveView,
     LineView,
-    ServiceState,
     ServiceView,
     StateView,
     message_view,
@@ -121,7 +120,7 @@ class Snapshot:
         before, self._services[after.name] = self._services[after.name], after
         self._show("service", after.name, after)
         if before.state != after.state:
-            self._tell(after.name, "dashboard.service", _service_line(before.state, after))
+            self._tell(after.name, "dashboard.service", rules.service_line(before.state, after))
             self.show_agents()
             self._show_gateway()
 
@@ -190,6 +189,11 @@ class Snapshot:
                 self._agents[agent.name] = agent
                 self._show_agent(agent.name)
                 self.on_agents()
+            case lifecycle.AgentForgotten(name=name):
+                self._usage.pop(name, None)
+                self.take_agents([agent for agent in self._agents.values() if agent.name != name])
+            case broker.MailboxPurged(name=name):
+                self._forget_mailbox(name)
             case broker.PeerChanged(peer=peer):
                 self._peers[peer.name] = peer
                 self._show_agent(peer.name)
@@ -215,6 +219,8 @@ class Snapshot:
                 if self._report:
                     self._report = msgspec.structs.replace(self._report, mode=mode, last_error=error)
                     self._show_gateway()
+            case gateway.EgressUsed(agent=name):
+                self._feed.publish("egress", encode(event), frozenset({name}))
             case gateway.RequestServed(agent=name):
                 self._usage[name] = rules.usage_after(self._usage.get(name), event, self._clock())
                 self._show_agent(name)
@@ -311,6 +317,16 @@ class Snapshot:
         self._lines.append(view)
         self._feed.publish("line", encode(view), frozenset({line.agent}) if line.agent else NOBODY)
 
+    def _forget_mailbox(self, name: str) -> None:
+        self._peers.pop(name, None)
+        for key in [key for key in self._receipts if key[1] == name]:
+            del self._receipts[key]
+            self._gone("message", "/".join(key))
+        for question in [one for one in self._questions.values() if name in (one.asker, one.recipient)]:
+            del self._questions[question.id]
+            self._gone("question", question.id)
+        self.take_reminders([one for one in self._reminders.values() if one.agent != name])
+
     def _forget_receipts(self) -> None:
         """The oldest beyond what is kept, but never the operator's unread mail."""
         over = len(self._receipts) - self._settings.messages_kept_max
@@ -355,6 +371,7 @@ class Snapshot:
             cage=agent.cage if lifecycle_up else "unknown",
             cage_kind=agent.cage_kind,
             controls=agent.controls,
+            limits=spec.limits,
             revision=agent.revision,
             generation=agent.generation,
             since_ms=agent.since_ms,
@@ -369,18 +386,13 @@ class Snapshot:
             env_names=sorted(spec.env),
             mcp_servers=sorted(spec.mcp_servers),
             allowed_recipients=spec.allowed_recipients,
+            egress_mode=spec.egress.mode,
             unacked=peer.unacked if peer else 0,
             holds=peer.holds if peer else [],
             version=peer.version if peer else "",
             usage=self._usage.get(agent.name),
             deploy_step=rules.deploy_in_progress(agent.name, list(self._deploys.values())),
         )
-
-
-def _service_line(before: ServiceState, after: ServiceView) -> rules.Line:
-    if after.state == "up":
-        return rules.Line("", "trace" if before == "unknown" else "good", f"{after.name} is up")
-    return rules.Line("", "bad", f"{after.name} does not answer")
 
 
 def _newest(things: Iterable[Any], about: str, order: Callable[[Any], int]) -> list[msgspec.Raw]:

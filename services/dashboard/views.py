@@ -10,6 +10,7 @@ import msgspec
 from libhive.cron import words
 from libhive.messages.broker import Question, Receipt, Reminder
 from libhive.messages.gateway import Usage
+from libhive.spec import Limits
 
 ServiceState = Literal["up", "down", "unknown"]
 Level = Literal["trace", "info", "good", "warn", "bad"]
@@ -42,6 +43,7 @@ class AgentView(View, frozen=True, kw_only=True):
     cage: str
     cage_kind: str
     controls: list[str]
+    limits: Limits
     revision: int
     generation: int
     since_ms: int
@@ -58,6 +60,7 @@ class AgentView(View, frozen=True, kw_only=True):
     env_names: list[str]
     mcp_servers: list[str]
     allowed_recipients: list[str] | None
+    egress_mode: str
     unacked: int
     holds: list[str]
     version: str

@@ -1,4 +1,4 @@
-"""One HTTP server per agent on its `gateway.sock`, kept in step with the broker's mailboxes."""
+"""One HTTP server per agent on its `gateway.sock`, and beside it its proxy, kept in step with the broker's mailboxes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from libhive.names import AgentName, agent_name
 from libhive.paths import Paths
 from libhive.problems import Problem
 from libhive.web.serve import WebServer, unix_socket
+from services.gateway.egress.doors import Proxies
 from services.gateway.exchange import Receive, Scope, Send
 from services.gateway.store import Store
 
@@ -33,9 +34,15 @@ class _Door:
 
 class HttpDoors:
     def __init__(
-        self, paths: Paths, store: Store, app_for: Callable[[str], App], *, connections_per_agent_max: int
+        self,
+        paths: Paths,
+        store: Store,
+        app_for: Callable[[str], App],
+        proxies: Proxies,
+        *,
+        connections_per_agent_max: int,
     ) -> None:
-        self._paths, self._store, self._app_for = paths, store, app_for
+        self._paths, self._store, self._app_for, self._proxies = paths, store, app_for, proxies
         self._connections_max = connections_per_agent_max
         self._doors: dict[AgentName, _Door] = {}
 
@@ -66,15 +73,20 @@ class HttpDoors:
             peer_uid=uid,
         )
         await server.start()
+        await self._proxies.open(agent, uid)
         self._doors[agent] = _Door(uid, server)
         await self._store.keep_door(agent, uid)
         log.info("door open", extra={"agent": agent, "uid": uid})
 
     async def close(self, agent: AgentName) -> None:
         if door := self._doors.pop(agent, None):
+            await self._proxies.close(agent)
             await door.server.stop()
             self._paths.door(agent, "gateway").unlink(missing_ok=True)
             log.info("door closed", extra={"agent": agent})
+
+    def is_open(self, agent: AgentName) -> bool:
+        return agent in self._doors
 
     async def close_all(self) -> None:
         """At the gateway's end; which doors there were is kept for its next start."""

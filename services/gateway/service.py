@@ -7,6 +7,9 @@ from libhive.daemon import Call, Daemon, Handlers
 from libhive.link import Link
 from libhive.messages.base import Done
 from libhive.messages.gateway import (
+    EgressReport,
+    EgressStatus,
+    ForgetAgent,
     GatewayChanged,
     GatewayMode,
     GatewayReport,
@@ -15,11 +18,16 @@ from libhive.messages.gateway import (
     Logout,
     RequestServed,
 )
+from libhive.names import agent_name
 from libhive.paths import Paths
-from libhive.problems import NoSpace
+from libhive.problems import NoSpace, Unavailable
+from libhive.spec import Egress
 from services.gateway import rules, secret
 from services.gateway.credential import Keeper
 from services.gateway.doors import HttpDoors
+from services.gateway.egress.book import Book
+from services.gateway.egress.doors import Proxies
+from services.gateway.egress.policies import Policies
 from services.gateway.exchange import Exchange, Refused
 from services.gateway.forward import Forwarder
 from services.gateway.front import Front, Served
@@ -48,9 +56,13 @@ class GatewayService:
         self.paths, self.settings, self.keeper, self.store = paths, settings, keeper, store
         self.link, self.clock = link, clock
         self.last_error = ""
+        self.policies = Policies(store.egress, clock)
+        self.book = Book(store.egress, settings, clock)
 
     def bus_handlers(self) -> Handlers:
         return {
+            ForgetAgent: self.on_forget_agent,
+            EgressStatus: self.on_egress,
             GatewayStatus: self.on_status,
             Login: self.on_login,
             Logout: self.on_logout,
@@ -63,18 +75,25 @@ class GatewayService:
         self.daemon = daemon
         self.forwarder = Forwarder(self.settings)
         front = Front(self._answer, self._served, daemon.fail, self.clock)
+        self.book.publish = daemon.publish
+        await self.book.begin()
+        proxies = Proxies(self.paths, self.settings, self.policies, self.book, daemon.fail)
         self.doors = HttpDoors(
             self.paths,
             self.store,
             front.for_agent,
+            proxies,
             connections_per_agent_max=self.settings.connections_per_agent_max,
         )
         await self.doors.reopen()
         daemon.spawn(self.doors.follow(self.link), "doors")
+        daemon.spawn(self.policies.follow(self.link), "ways out")
+        daemon.spawn(self.book.run(), "book of the ways out")
         log.info("answering", extra={"mode": self.mode})
 
     async def stop(self) -> None:
         await self.doors.close_all()
+        await self.book.close()
         await self.forwarder.close()
         await self.link.close()
         self.store.close()
@@ -91,6 +110,28 @@ class GatewayService:
             last_error=self.last_error
             or ("" if not rehearsing or self.settings.rehearsal else NO_CREDENTIAL),
             usage=self.store.usage(rehearsal=rehearsing),
+        )
+
+    async def on_forget_agent(self, call: Call, m: ForgetAgent) -> Done:
+        agent = agent_name(m.agent)
+        if self.doors.is_open(agent):  # closed a moment after its mailbox
+            raise Unavailable(f"the gateway's door of {agent} is open", "destroy the agent first")
+        await self.book.write()  # what was decided last, which would come after
+        await self.store.forget(agent)
+        self.policies.forget(agent)
+        return Done()
+
+    def on_egress(self, call: Call, m: EgressStatus) -> EgressReport:
+        known = self.policies.of(m.agent)
+        egress = known or Egress()
+        return EgressReport(
+            agent=m.agent,
+            known=known is not None,
+            mode=egress.mode,
+            allow=egress.allow,
+            open=self.book.open_count(m.agent),
+            learned=self.policies.learned(m.agent),
+            decisions=self.book.newest(m.agent, m.limit),
         )
 
     async def on_login(self, call: Call, m: Login) -> Done:

@@ -1,4 +1,5 @@
-"""What the gateway remembers: usage per agent, the doors that were open, answers to repeated commands."""
+"""What the gateway remembers: usage per agent, the doors that were open, answers to repeated commands; and, in a room of
+its own, the ways out."""
 
 from __future__ import annotations
 
@@ -10,6 +11,9 @@ from libhive.messages.base import Done
 from libhive.messages.gateway import Usage
 from libhive.names import AgentName
 from libhive.sqlite import ANSWERS_TABLE, Database, recall, remember
+from services.gateway.egress.store import MIGRATION as EGRESS_MIGRATION
+from services.gateway.egress.store import TABLES as EGRESS_TABLES
+from services.gateway.egress.store import EgressStore
 from services.gateway.metering import Tokens
 
 MIGRATIONS = [
@@ -29,6 +33,7 @@ MIGRATIONS = [
     CREATE TABLE doors (agent TEXT PRIMARY KEY, uid INTEGER NOT NULL) WITHOUT ROWID;
     """,
     ANSWERS_TABLE,
+    EGRESS_MIGRATION,
 ]
 
 _COUNT = text("""
@@ -50,7 +55,7 @@ _USAGE = text("""
 
 class Store:
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, self.egress = database, EgressStore(database)
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -107,6 +112,15 @@ class Store:
     async def drop_door(self, agent: AgentName) -> None:
         statement = text("DELETE FROM doors WHERE agent = :agent")
         await self._database.write(lambda connection: _run(connection, statement, {"agent": agent}))
+
+    async def forget(self, agent: AgentName) -> None:
+        """All that is kept of it."""
+
+        def work(connection: Connection) -> None:
+            for table in ("usage", "doors", *EGRESS_TABLES):
+                _run(connection, text(f"DELETE FROM {table} WHERE agent = :agent"), {"agent": agent})
+
+        await self._database.write(work)
 
     def answered(self, id: str) -> Done | None:
         return self._database.read(lambda connection: recall(connection, id, Done))

@@ -18,11 +18,11 @@ from libhive.clock import Clock
 from libhive.messages.lifecycle import Agent
 from libhive.names import AgentName, agent_name
 from libhive.paths import Paths
-from libhive.problems import NoSpace, Problem
+from libhive.problems import NoSpace, Problem, Unavailable
 from libhive.spec import AgentSpec
 from services.lifecycle import logbook, rules
 from services.lifecycle.builders.workshop import Workshop
-from services.lifecycle.cages import Cages, Plan, Running, limits
+from services.lifecycle.cages import Cages, Plan, Running, directories, limits
 from services.lifecycle.rules import Phase, Row
 from services.lifecycle.settings import Settings
 from services.lifecycle.store import Store
@@ -45,6 +45,7 @@ class Ward:
         self.cleared = False
         self.note = ""
         """What there is to say of a cage that runs."""
+        self.task: asyncio.Task[None] | None = None
         self.wake = asyncio.Event()
         self.settled = asyncio.Event()
 
@@ -85,7 +86,7 @@ class Reconciler:
         ward = self._wards.get(name)
         if ward is None:
             ward = self._wards[name] = Ward(agent_name(name), self._clock())
-            self._spawn(self._tend(ward), f"cage of {name}")
+            ward.task = self._spawn(self._tend(ward), f"cage of {name}")
         ward.settled.clear()
         ward.wake.set()
 
@@ -128,6 +129,29 @@ class Reconciler:
             controls=list(cage.controls) if cage else [],
             spec=row.spec,
         )
+
+    async def forget(self, name: AgentName) -> None:
+        """Ends the care for an agent that is destroyed, and removes all that it had on this host but its row."""
+        await self.settled(name)
+        ward = self._wards[name]
+        if ward.cage is not None:
+            raise Unavailable(f"the cage of {name} has not ended yet")
+        await self._cages.destroy(name)
+        await asyncio.to_thread(directories.remove, *self._belongings(name))
+        faults.reach("lifecycle.removed")
+        if ward.task is not None:
+            ward.task.cancel()
+        del self._wards[name]
+
+    def _belongings(self, name: AgentName) -> list[Path]:
+        paths, log = self._paths, logbook.path(self._paths, name)
+        own = [paths.agent_state(name), log, log.with_suffix(".log.1")]
+        return [*own, paths.cage(name), paths.page_dir(name), paths.doors(name)]
+
+    def caged(self, name: str) -> bool:
+        """Whether there is a cage of it, or may be."""
+        ward = self._wards.get(name)
+        return ward is None or ward.cage is not None or ward.phase != "ended"
 
     def _building(self, row: Row, ward: Ward | None) -> str:
         doing = self._workshop.doing(row.spec) if ward and ward.phase == "starting" else ""
@@ -262,6 +286,7 @@ class Reconciler:
 
     async def _clear(self, ward: Ward) -> None:
         ward.cleared = True
+        directories.forget_choices(self._paths.agent_state(ward.name))
         try:
             await self._cages.destroy(ward.name)
         except Problem as problem:  # what a cage has left behind must not stop the others' care

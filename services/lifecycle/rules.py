@@ -11,7 +11,7 @@ from libhive.messages.broker import CloseMailbox, News, OpenMailbox
 from libhive.messages.lifecycle import CageState, Desired, Root
 from libhive.names import MANAGER, OPERATOR
 from libhive.problems import Conflict, NotAllowed, NotFound, TooMany
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, only_live
 from services.lifecycle.settings import Settings
 
 UidOf = Callable[[int], int]
@@ -54,11 +54,13 @@ class Step:
 # ---- commands
 
 
-def new_row(name: str, rows: Collection[Row], settings: Settings) -> Row:
-    """An agent that never was: the next number, and the lowest free port. Neither is ever given to another agent."""
+def new_row(name: str, rows: Collection[Row], settings: Settings, last_number: int = 0) -> Row:
+    """An agent that never was: the next number, and the lowest free port. The number, which makes its user, was never
+    another agent's, not even one's that was purged (`last_number` is the greatest of those)."""
     if len(rows) >= settings.agents_max:
         raise TooMany(f"this hive has had {len(rows)} agents, and there are no more ports for their pages")
     number = 1 + max((row.number for row in rows), default=0)
+    number = max(number, 1 + last_number)
     ports = set(range(settings.page_port_first, settings.page_port_last + 1)) - {
         row.page_port for row in rows
     }
@@ -71,6 +73,15 @@ def on_apply(row: Row, revision: int, spec: AgentSpec, uid_of: UidOf, *, revive:
         _expect_not_destroyed(row)
     wanted = replace(_fresh(row), desired="running", revision=revision, spec=spec)
     return Change(wanted, (open_mailbox(wanted, uid_of),), forgive=True)
+
+
+def on_apply_in_place(row: Row, revision: int, spec: AgentSpec, uid_of: UidOf) -> Change:
+    """Its cage, and whether it is to run, stay as they are: gateway and broker enforce what is new."""
+    _expect_not_destroyed(row)
+    if spec != row.spec and not only_live(row.spec, spec):
+        raise Conflict(f"more of {row.name} has changed than a cage that runs can take")
+    changed = replace(row, revision=revision, spec=spec)
+    return Change(changed, (open_mailbox(changed, uid_of),))
 
 
 def on_start(row: Row) -> Change:
@@ -95,6 +106,11 @@ def on_destroy(row: Row) -> Change:
     return Change(
         replace(row, desired="destroyed", broken=False, detail=""), (CloseMailbox(name=row.name),), True
     )
+
+
+def on_forget(row: Row) -> None:
+    if row.desired != "destroyed":
+        raise Conflict(f"{row.name} is not destroyed", f"destroy it first: hive-admin destroy {row.name}")
 
 
 def expect(row: Row | None, name: str) -> Row:

@@ -9,12 +9,12 @@ from libhive.clock import Clock, now_ms
 from libhive.daemon import Call, Daemon, Handlers
 from libhive.link import Link
 from libhive.messages import lifecycle as say
-from libhive.messages.base import Done
+from libhive.messages.base import Done, Event
 from libhive.names import MANAGER, agent_name
 from libhive.paths import Paths
 from libhive.problems import Conflict, Unavailable
 from libhive.spec import MANAGER_FILES, AgentSpec, resolve
-from services.lifecycle import rules
+from services.lifecycle import leftovers, rules
 from services.lifecycle.builders import builders
 from services.lifecycle.builders.workshop import Workshop
 from services.lifecycle.cages import Cages
@@ -46,14 +46,19 @@ class Lifecycle:
         self._courier = Courier(store, link, settings)
         self._workshop = Workshop(paths, settings, builders(settings), clock, self._built)
         self._reconciler = Reconciler(paths, settings, store, cages, clock, self._workshop, self._changed)
-        self._publish: Callable[[say.AgentChanged | say.RootChanged], None] = lambda event: None
+        self._forgetting = asyncio.Lock()
+        self._clearing: set[str] = set()
+        """Agents whose leftovers are being removed: none of that name may begin meanwhile."""
+        self._publish: Callable[[Event], None] = lambda event: None
 
     def bus_handlers(self) -> Handlers:
         return {
             say.Agents: self.on_agents,
             say.Apply: self.on_apply,
+            say.CollectGarbage: self.on_collect_garbage,
             say.Destroy: self.on_destroy,
             say.Exec: self.on_exec,
+            say.Forget: self.on_forget,
             say.Logs: self.on_logs,
             say.Prepare: self.on_prepare,
             say.Restart: self.on_restart,
@@ -96,7 +101,33 @@ class Lifecycle:
         return say.AgentList(agents=[self._reconciler.agent(row) for row in self._store.rows()])
 
     async def on_apply(self, call: Call, m: say.Apply) -> say.Agent:
-        return await self._command(call, m.name, self._applying(m.name, m.revision, m.spec, revive=m.revive))
+        if not m.in_place:
+            return await self._command(
+                call, m.name, self._applying(m.name, m.revision, m.spec, revive=m.revive)
+            )
+        uid_of = self._settings.uid_of
+        change = _to_row(m.name, lambda row: rules.on_apply_in_place(row, m.revision, m.spec, uid_of))
+        agent = await self._command(call, m.name, change)
+        self._publish(say.AgentChanged(agent=agent))  # no cage has changed, which would tell of itself
+        return agent
+
+    async def on_collect_garbage(self, call: Call, m: say.CollectGarbage) -> say.Leftovers:
+        async with self._forgetting:
+            registry = leftovers.Registry(self._paths, self._knows, self._reconciler.caged)
+            found = list(leftovers.find(registry))
+            listed = [
+                await asyncio.to_thread(leftovers.measured, one) for one in found[: leftovers.LISTED_MAX]
+            ]
+            if m.apply:
+                self._clearing = {one.agent for one in listed}
+                try:
+                    listed = [await leftovers.remove(registry, one) for one in listed]
+                finally:
+                    self._clearing = set()
+            more = len(found) > len(listed)
+            specs = {row.name: row.spec for row in self._store.rows()}
+            listed += await leftovers.roots(self._workshop, specs, apply=m.apply)
+        return say.Leftovers(leftovers=listed, more=more)
 
     async def on_destroy(self, call: Call, m: say.Destroy) -> say.Agent:
         return await self._command(call, m.name, _to_row(m.name, rules.on_destroy))
@@ -106,6 +137,16 @@ class Lifecycle:
         if not self._reconciler.running(row.name):
             raise Conflict(f"{m.name} has no cage that runs", f"hive-admin start {m.name}")
         return await execute(self._paths.page(agent_name(row.name)), m.argv, m.timeout_seconds)
+
+    async def on_forget(self, call: Call, m: say.Forget) -> Done:
+        async with self._forgetting:
+            row = self._store.row(m.name)
+            if row is not None:
+                rules.on_forget(row)
+                await self._reconciler.forget(agent_name(row.name))
+                await self._store.forget(row)
+                self._publish(say.AgentForgotten(name=row.name))
+        return Done()
 
     async def on_logs(self, call: Call, m: say.Logs) -> say.LogText:
         row = self._row(m.name)
@@ -145,6 +186,8 @@ class Lifecycle:
         if self._reconciler.halted:
             raise _going_down()
         agent_name(name)
+        if name in self._clearing:
+            raise Unavailable(f"what an earlier {name} has left is being removed", "try again in a moment")
         if await self._store.command(call.id, name, decide):
             self._courier.wake()
             self._reconciler.changed(name)
@@ -157,10 +200,13 @@ class Lifecycle:
 
     def _applying(self, name: str, revision: int, spec: AgentSpec, *, revive: bool = False) -> Decide:
         def decide(row: Row | None, rows: list[Row]) -> Change:
-            there = row or rules.new_row(name, rows, self._settings)
+            there = row or rules.new_row(name, rows, self._settings, self._store.last_purged())
             return rules.on_apply(there, revision, spec, self._settings.uid_of, revive=revive)
 
         return decide
+
+    def _knows(self, name: str) -> bool:
+        return self._store.row(name) is not None
 
     def _row(self, name: str) -> Row:
         return rules.expect(self._store.row(name), name)

@@ -57,6 +57,13 @@ MIGRATIONS = (
         body TEXT NOT NULL
     )
     """,
+    """
+    CREATE TABLE purged (
+        name TEXT NOT NULL,
+        number INTEGER PRIMARY KEY,
+        at_ms INTEGER NOT NULL
+    )
+    """,
 )
 
 _ROW = "name, number, page_port, desired, spec, revision, generation, stale_generation, broken, detail"
@@ -81,6 +88,25 @@ class Store:
 
     def row(self, name: str) -> Row | None:
         return self._database.read(lambda connection: _row(connection, name))
+
+    def last_purged(self) -> int:
+        """The greatest number of an agent that is no more."""
+        query = "SELECT coalesce(max(number), 0) FROM purged"
+        return int(self._database.read(lambda connection: connection.exec_driver_sql(query).scalar_one()))
+
+    async def forget(self, row: Row) -> None:
+        def work(connection: Connection) -> None:
+            _run(
+                connection,
+                "INSERT INTO purged (name, number, at_ms) VALUES (?, ?, ?)",
+                row.name,
+                row.number,
+                self._clock(),
+            )
+            _run(connection, "DELETE FROM starts WHERE name = ?", row.name)
+            _run(connection, "DELETE FROM agents WHERE name = ?", row.name)
+
+        await self._database.write(work)
 
     async def command(self, id: str, name: str, decide: Decide) -> bool:
         """Does what `decide` says, once for this id; false when that was done before."""

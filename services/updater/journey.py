@@ -112,6 +112,9 @@ class Journey:
     async def build(self) -> None:
         await self._tell("building")
         assert self.entry.spec
+        if await self._in_place():  # the cage keeps the root that it has
+            await self._save(step="built")
+            return
         while True:
             root = await self.world.lifecycle.prepare(self.entry.spec, id=self._command("build"))
             if root.state == "ready":
@@ -123,15 +126,18 @@ class Journey:
 
     async def drain(self) -> None:
         """Nothing new is offered to the agent; the turn it is in goes on to its end, however long that
-        takes."""
+        takes. What changes no cage waits for nothing."""
         agent = await self._agent()
+        never_well = self.world.store.never_well(self.entry.agent)
+        if await self._in_place():
+            await self._save(step="drained", previous=rules.previous_of(agent, never_well), detail="")
+            return
         if agent and rules.mood(agent, None) != "away":
             await self._save(held=True)
             reach("deploy:before-hold")
             await self.world.broker.set_hold(self.entry.agent, "update", True)
             reach("deploy:held")
             await self._until_quiet()
-        never_well = self.world.store.never_well(self.entry.agent)
         await self._save(
             step="drained", previous=rules.previous_of(await self._agent(), never_well), detail=""
         )
@@ -139,12 +145,19 @@ class Journey:
     async def switch(self) -> None:
         entry = self.entry
         assert entry.spec
-        async with self.world.one_cage:
+        in_place = rules.in_place(entry.previous, entry.spec)
+        async with contextlib.nullcontext() if in_place else self.world.one_cage:
             await self._heed_stop()
-            if self.entry.previous and self.entry.previous.desired == "stopped":
+            previous = self.entry.previous
+            if previous and previous.desired == "stopped" and not in_place:
                 await self._hold_stopped()
             await self.world.lifecycle.apply(
-                entry.agent, entry.revision, entry.spec, revive=entry.revive, id=self._command("apply")
+                entry.agent,
+                entry.revision,
+                entry.spec,
+                revive=entry.revive,
+                in_place=in_place,
+                id=self._command("apply"),
             )
             reach("deploy:applied")
             await self._save(step="switched")
@@ -183,6 +196,11 @@ class Journey:
         reach("deploy:told")
         await self._save(step="failed", detail=why)
 
+    async def _in_place(self) -> bool:
+        """Whether it leaves the cage as it is."""
+        previous = rules.previous_of(await self._agent(), self.world.store.never_well(self.entry.agent))
+        return rules.in_place(previous, self.entry.spec)
+
     # ---- waiting
 
     async def _until_quiet(self) -> None:
@@ -202,10 +220,13 @@ class Journey:
     async def _until_healthy(self) -> None:
         loop, entry = asyncio.get_running_loop(), self.entry
         since, generation = loop.time(), entry.previous.generation if entry.previous else 0
+        in_place = rules.in_place(entry.previous, entry.spec)
         while True:
             agent, peer = await self._agent(), await self._peer()
             if rules.healthy(agent, peer, generation):
                 break
+            if in_place and rules.taken(agent, entry.revision, entry.spec):
+                break  # how its cage does has nothing to do with it
             rules.on_unwell(entry.agent, agent, peer, loop.time() - since, self.world.settings)
             await self._say(f"waiting until it is healthy: {rules.condition(agent, peer)}")
             await self.world.pulse.wait(self.world.settings.poll_seconds)
@@ -221,7 +242,8 @@ class Journey:
         try:
             async with self.world.one_cage:
                 if back == "apply" and (old := entry.previous):
-                    await lifecycle.apply(entry.agent, old.revision, old.spec, id=self._command("back"))
+                    in_place, id = rules.in_place(old, entry.spec), self._command("back")
+                    await lifecycle.apply(entry.agent, old.revision, old.spec, in_place=in_place, id=id)
                     await self._stop_again("stop-back")
                     return f"went back to revision {old.revision}"
                 if back == "stop":

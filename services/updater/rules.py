@@ -10,8 +10,9 @@ import msgspec
 from libhive.messages.broker import Peer
 from libhive.messages.lifecycle import Agent, Desired
 from libhive.messages.updater import DeployStep
-from libhive.problems import Conflict, NotFound, Problem
-from libhive.spec import AgentSpec
+from libhive.names import MANAGER, OPERATOR
+from libhive.problems import BadRequest, Conflict, NotAllowed, NotFound, Problem
+from libhive.spec import AgentSpec, only_live
 from services.updater.settings import Settings
 
 ENDED: Final[tuple[DeployStep, ...]] = ("recorded", "failed")
@@ -55,6 +56,26 @@ def on_rebuild(name: str, agent: Agent | None) -> None:
         raise NotFound(
             f"there is no agent {name} to rebuild", "to bring it back, ask for a new agent of that name"
         )
+
+
+def on_purge(caller: str, name: str, confirm: str, agent: Agent | None) -> None:
+    if caller != OPERATOR:
+        raise NotAllowed("only the operator purges an agent")
+    if name == MANAGER:
+        raise NotAllowed(f"{MANAGER} cannot be purged", f"stop it instead: hive-admin stop {MANAGER}")
+    if agent is None:
+        raise NotFound(f"there is no agent {name!r}", "what is left of others: hive-admin gc")
+    if confirm != name:
+        raise BadRequest(f"type the agent's name to purge it: {name}")
+
+
+def in_place(previous: Previous | None, spec: AgentSpec | None) -> bool:
+    """Whether the deploy needs no new generation: what it changes is enforced outside of the cage."""
+    return previous is not None and spec is not None and only_live(previous.spec, spec)
+
+
+def taken(agent: Agent | None, revision: int, spec: AgentSpec | None) -> bool:
+    return agent is not None and (agent.revision, agent.spec) == (revision, spec)
 
 
 def mood(agent: Agent | None, peer: Peer | None) -> Mood:

@@ -10,16 +10,29 @@ from libhive.clients.broker import Broker
 from libhive.clients.lifecycle import Lifecycle
 from libhive.clock import Clock, now_ms
 from libhive.daemon import Call, Daemon, Handlers
+from libhive.faults import reach
 from libhive.link import Gap, Link
 from libhive.messages.approvals import Deployable, ProposalChanged
 from libhive.messages.broker import PeerChanged
 from libhive.messages.lifecycle import AgentChanged, RootChanged
-from libhive.messages.updater import Deploy, DeployChanged, DeployList, Deploys, Rebuild
+from libhive.messages.updater import (
+    Deploy,
+    DeployChanged,
+    DeployList,
+    Deploys,
+    Purge,
+    PurgeAgent,
+    PurgeChanged,
+    PurgeList,
+    Purges,
+    Rebuild,
+)
 from libhive.names import AgentName, agent_name
 from libhive.problems import Conflict, Problem
 from services.updater import rules
 from services.updater.journey import Journey, World
 from services.updater.pulse import Pulse, within
+from services.updater.purge import Purging
 from services.updater.settings import Settings
 from services.updater.store import Entry, Store
 
@@ -47,7 +60,12 @@ class Updater:
         self._daemon: Daemon | None = None
 
     def bus_handlers(self) -> Handlers:
-        return {Deploys: self.on_deploys, Rebuild: self.on_rebuild}
+        return {
+            Deploys: self.on_deploys,
+            PurgeAgent: self.on_purge_agent,
+            Purges: self.on_purges,
+            Rebuild: self.on_rebuild,
+        }
 
     def door_handlers(self) -> Handlers:
         return {}
@@ -55,6 +73,8 @@ class Updater:
     async def start(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._run_all()
+        for purge in self.store.purges_under_way():
+            self._purge(purge)
         daemon.spawn(self._watch("approvals"), "approvals' events")
         daemon.spawn(self._watch("broker"), "broker's events")
         daemon.spawn(self._watch("lifecycle"), "lifecycle's events")
@@ -67,15 +87,42 @@ class Updater:
     async def on_deploys(self, call: Call, m: Deploys) -> DeployList:
         return DeployList(deploys=[entry.as_deploy() for entry in self.store.newest(m.limit)])
 
+    async def on_purge_agent(self, call: Call, m: PurgeAgent) -> Purge:
+        agent = agent_name(m.agent)
+        if there := self.store.purge(call.id):
+            return there
+        rules.on_purge(call.caller, agent, m.confirm, await self.world.lifecycle.agent(agent))
+        if there := next((purge for purge in self.store.purges_under_way() if purge.agent == agent), None):
+            return there
+        self._expect_no_deploy(agent)
+        now = self.clock()
+        purge = Purge(id=call.id, agent=agent, step="asked", started_ms=now, updated_ms=now)
+        await self.store.save_purge(purge)
+        self._purge_changed(purge)
+        reach("purge:asked")
+        self._purge(purge)
+        return purge
+
+    async def on_purges(self, call: Call, m: Purges) -> PurgeList:
+        return PurgeList(purges=self.store.newest_purges(m.limit))
+
     async def on_rebuild(self, call: Call, m: Rebuild) -> Deploy:
         agent = agent_name(m.agent)
         if there := self.store.entry(call.id):
             return there.as_deploy()
         rules.on_rebuild(agent, await self.world.lifecycle.agent(agent))
+        self._expect_no_deploy(agent)
+        return (await self._begin(call.id, agent)).as_deploy()
+
+    def _expect_no_deploy(self, agent: AgentName) -> None:
         if busy := next((entry for entry in self.store.unfinished() if entry.agent == agent), None):
             what = f"proposal {busy.proposal}" if busy.proposal else "a rebuild"
             raise Conflict(f"{what} is being deployed to {agent}", "wait until it has ended")
-        return (await self._begin(call.id, agent)).as_deploy()
+
+    def _purge(self, purge: Purge) -> None:
+        assert self._daemon
+        purging = Purging(self.link, self.store, self.settings, self.clock, self._purge_changed, purge)
+        self._daemon.spawn(purging.run(), f"purge of {purge.agent}")
 
     async def _begin(self, id: str, agent: AgentName, proposal: int = 0) -> Entry:
         now = self.clock()
@@ -114,6 +161,8 @@ class Updater:
 
     async def _take(self, deployable: Deployable) -> None:
         id = rules.deploy_id(deployable.number, deployable.commit)
+        if any(purge.agent == deployable.agent for purge in self.store.purges_under_way()):
+            return  # it will be void, or else of the next agent of that name
         known = self.store.entry(id)
         if known is None:
             await self._begin(id, agent_name(deployable.agent), deployable.number)
@@ -137,6 +186,10 @@ class Updater:
                     self._approved.set()
                 case Gap() | PeerChanged() | AgentChanged() | RootChanged():
                     self.world.pulse.beat()
+
+    def _purge_changed(self, purge: Purge) -> None:
+        if self._daemon:
+            self._daemon.publish(PurgeChanged(purge=purge))
 
     def _changed(self, deploy: Deploy) -> None:
         if self._daemon:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, MetaData, Row, Table, insert, or_, select, update
+from sqlalchemy import Column, Connection, MetaData, Row, Table, delete, insert, or_, select, update
 
-from libhive.messages.updater import Deploy, DeployStep
+from libhive.messages.updater import Deploy, DeployStep, Purge
 from libhive.names import AgentName
 from libhive.spec import AgentSpec
 from libhive.sqlite import Database
@@ -36,6 +36,17 @@ MIGRATIONS = (
     """,
     "ALTER TABLE deploys ADD COLUMN revive INTEGER NOT NULL DEFAULT 0;",
     "ALTER TABLE deploys ADD COLUMN root TEXT NOT NULL DEFAULT '';",
+    """
+    CREATE TABLE purges (
+        id TEXT PRIMARY KEY,
+        agent TEXT NOT NULL,
+        step TEXT NOT NULL,
+        started_ms INTEGER NOT NULL,
+        updated_ms INTEGER NOT NULL,
+        detail TEXT NOT NULL,
+        archive TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
 )
 
 
@@ -81,6 +92,7 @@ class Entry:
         )
 
 
+_PURGES = Table("purges", MetaData(), *(Column(field) for field in Purge.__struct_fields__))
 _DEPLOYS = Table("deploys", MetaData(), *(Column(field) for field in Entry.__dataclass_fields__))
 
 
@@ -112,6 +124,28 @@ class Store:
             select(_DEPLOYS).order_by(_DEPLOYS.c.started_ms.desc(), _DEPLOYS.c.id.desc()).limit(limit)
         )
 
+    def purge(self, id: str) -> Purge | None:
+        found = self._purges(select(_PURGES).where(_PURGES.c.id == id))
+        return found[0] if found else None
+
+    def purges_under_way(self) -> list[Purge]:
+        query = select(_PURGES).where(_PURGES.c.step != "purged")
+        return self._purges(query.order_by(_PURGES.c.started_ms, _PURGES.c.id))
+
+    def newest_purges(self, limit: int) -> list[Purge]:
+        return self._purges(
+            select(_PURGES).order_by(_PURGES.c.started_ms.desc(), _PURGES.c.id.desc()).limit(limit)
+        )
+
+    async def save_purge(self, purge: Purge) -> None:
+        """A new one, or the next step of one."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(_PURGES).where(_PURGES.c.id == purge.id))
+            connection.execute(insert(_PURGES).values(**msgspec.structs.asdict(purge)))
+
+        await self._database.write(work)
+
     async def add(self, entry: Entry) -> None:
         await self._database.write(
             lambda connection: connection.execute(insert(_DEPLOYS).values(**_values(entry)))
@@ -120,6 +154,11 @@ class Store:
     async def save(self, entry: Entry) -> None:
         query = update(_DEPLOYS).where(_DEPLOYS.c.id == entry.id).values(**_values(entry))
         await self._database.write(lambda connection: connection.execute(query))
+
+    def _purges(self, query: Any) -> list[Purge]:
+        return self._database.read(
+            lambda connection: [Purge(**row._asdict()) for row in connection.execute(query).all()]
+        )
 
     def _entries(self, query: Any) -> list[Entry]:
         return self._database.read(

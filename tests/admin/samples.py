@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from libhive.messages.approvals import EffectLine, FileDiff, Proposal, ProposalDetail
 from libhive.messages.broker import Peer, Question, Receipt
-from libhive.messages.gateway import GatewayReport
+from libhive.messages.gateway import EgressDecision, EgressReport, GatewayReport
 from libhive.messages.lifecycle import Agent
 from libhive.messages.updater import Deploy
 from libhive.spec import AgentSpec
@@ -100,3 +100,25 @@ def deploy(**changed: object) -> Deploy:
         "updated_ms": 1_795_000_000_000,
     }
     return Deploy(**{**fields, **changed})  # type: ignore[arg-type]
+
+
+def way_out(**changed: object) -> EgressReport:
+    refused = EgressDecision(
+        at_ms=1_795_000_000_000,
+        host="evil\x1b[31m.org",
+        port=443,
+        verdict="refused",
+        reason="not-listed",
+        times=3,
+        ended_ms=1_795_000_000_000,
+    )
+    fields = {
+        "agent": "iris",
+        "known": True,
+        "mode": "learn",
+        "allow": ["pypi.org:443"],
+        "open": 1,
+        "learned": ["github.com:443", "pypi.org:443"],
+        "decisions": [refused],
+    }
+    return EgressReport(**{**fields, **changed})  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from libhive.admin.commands import COMMANDS
 from libhive.admin.events import story
 from libhive.messages import approvals, base, broker, dashboard, gateway, lifecycle, updater
 from libhive.problems import Conflict, NotFound, UnknownRecipient
+from libhive.spec import Egress, resolve
 from tests.admin import samples
 from tests.admin.conftest import SERVICES, Stage
 
@@ -22,6 +23,21 @@ ID = samples.ID
 DONE = base.Done()
 LOG = lifecycle.LogText(text="one\ntwo\n")
 EXECUTED = lifecycle.Executed(exit_code=7, output="hi\n")
+LEFT = lifecycle.Leftovers(
+    leftovers=[
+        lifecycle.Leftover(
+            kind="state", agent="ghost", path="/x/agents/ghost", why="no agent", bytes=1_234_567
+        )
+    ]
+)
+PURGED = updater.Purge(
+    id=ID,
+    agent="iris",
+    step="purged",
+    started_ms=1,
+    updated_ms=2,
+    archive="/x/archive/iris-20260101T000000Z.git",
+)
 
 PLAIN: list[tuple[list[str], type[Any], Any, Any]] = [
     (["answer", ID, "blue"], broker.Answer, DONE, broker.Answer(question=ID, text="blue")),
@@ -32,9 +48,17 @@ PLAIN: list[tuple[list[str], type[Any], Any, Any]] = [
         approvals.Deny(number=2, reason="no"),
     ),
     (["destroy", "iris", "--yes"], lifecycle.Destroy, samples.agent(), lifecycle.Destroy(name="iris")),
+    (["gc"], lifecycle.CollectGarbage, LEFT, lifecycle.CollectGarbage()),
+    (["gc", "--apply"], lifecycle.CollectGarbage, LEFT, lifecycle.CollectGarbage(apply=True)),
     (["link"], dashboard.MakeLink, dashboard.Link(url="http://x", expires_ms=1), dashboard.MakeLink()),
     (["logout"], gateway.Logout, DONE, gateway.Logout()),
     (["logs", "iris", "-n", "5"], lifecycle.Logs, LOG, lifecycle.Logs(name="iris", lines=5)),
+    (
+        ["purge", "iris", "--yes"],
+        updater.PurgeAgent,
+        PURGED,
+        updater.PurgeAgent(agent="iris", confirm="iris"),
+    ),
     (["rebuild", "iris"], updater.Rebuild, samples.deploy(), updater.Rebuild(agent="iris")),
     (["restart", "iris"], lifecycle.Restart, samples.agent(), lifecycle.Restart(name="iris")),
     (
@@ -124,6 +148,7 @@ async def test_no_hive_at_all_is_told_at_once(stage: Stage, argv: list[str]) -> 
         ["dance"],
         ["destroy", "iris"],
         ["destroy", "iris", "--json"],
+        ["purge", "iris"],
         ["exec", "iris", "ls", "-la"],
         ["proposals", "--al"],
         ["start"],
@@ -717,3 +742,71 @@ async def test_only_what_waits_for_a_decision_is_said_to_be_blocked(
     detail = samples.detail(proposal=samples.proposal(state=state), blocked=f"it is {state}")
     stage.says = {approvals.ShowProposal: detail}
     assert ("cannot be approved" in (await stage.admin("proposal", "1")).out) == shown
+
+
+async def test_a_purge_is_followed_to_its_end_and_says_where_the_configuration_is(stage: Stage) -> None:
+    begun = msgspec.structs.replace(PURGED, step="mail", archive="")
+    stage.says = {updater.PurgeAgent: begun, updater.Purges: updater.PurgeList(purges=[PURGED])}
+    ended = await stage.admin("purge", "iris", "--yes")
+    assert (ended.code, ended.out) == (0, f"iris is purged; its configuration is kept in {PURGED.archive}\n")
+    waits = msgspec.structs.replace(begun, detail="waiting: gateway does not answer")
+    stage.says = {updater.PurgeAgent: waits, updater.Purges: updater.PurgeList(purges=[waits])}
+    ended = await stage.admin("purge", "iris", "--yes", "--wait", "0")
+    assert ended.code == 1
+    assert "is being purged: waiting: gateway does not answer; it goes on without you" in ended.out
+
+
+async def test_what_is_left_over_is_told_with_its_size_and_what_removes_it(stage: Stage) -> None:
+    stage.says = {lifecycle.CollectGarbage: LEFT}
+    ended = await stage.admin("gc")
+    assert "/x/agents/ghost" in ended.out
+    assert "1.23 MB" in ended.out
+    assert "hive-admin gc --apply" in ended.out
+    kept = msgspec.structs.replace(LEFT.leftovers[0], problem="busy")
+    stage.says = {lifecycle.CollectGarbage: lifecycle.Leftovers(leftovers=[kept])}
+    assert (await stage.admin("gc", "--apply")).code == 1
+    stage.says = {lifecycle.CollectGarbage: lifecycle.Leftovers(leftovers=[])}
+    assert "nothing is left over" in (await stage.admin("gc")).out
+
+
+async def test_a_way_out_is_shown_with_what_was_used(stage: Stage) -> None:
+    stage.says = {gateway.EgressStatus: samples.way_out()}
+    ended = await stage.admin("egress", "iris", "-n", "7")
+    assert ended.code == 0
+    assert stage.asked == [gateway.EgressStatus(agent="iris", limit=7)]
+    assert "it learns" in ended.out
+    assert "github.com:443" in ended.out
+    assert "refused" in ended.out
+    assert "hive-admin egress iris --propose" in ended.out
+    assert "\x1b" not in ended.out
+    as_json = await stage.admin("egress", "iris", "--json")
+    assert as_json.json["learned"] == ["github.com:443", "pypi.org:443"]
+
+
+async def test_learning_ends_in_one_proposal(stage: Stage) -> None:
+    toml = 'model = "opus" # dear\n\n[egress]\nmode = "learn"\nallow = ["old.org:443"]\n'
+    files = {"agent.toml": toml, "prompt.md": "You draw.\n"}
+    config = approvals.Config(agent="iris", revision=3, commit="c" * 40, files=files, spec=resolve(files))
+    stage.says = {
+        gateway.EgressStatus: samples.way_out(),
+        approvals.ReadConfig: config,
+        approvals.Propose: approvals.Proposed(number=4),
+        approvals.ShowProposal: samples.detail(proposal=samples.proposal(number=4)),
+    }
+    ended = await stage.admin("egress", "iris", "--propose")
+    assert ended.code == 0, ended.err
+    assert "hive-admin approve 4" in ended.out
+    (proposed,) = [asked for asked in stage.asked if isinstance(asked, approvals.Propose)]
+    after = resolve(files | proposed.files)
+    assert after.egress == Egress(mode="allow", allow=["github.com:443", "pypi.org:443"])
+    assert 'model = "opus" # dear' in proposed.files["agent.toml"]
+    assert list(proposed.files) == ["agent.toml"]
+
+
+async def test_who_does_not_learn_has_nothing_to_propose(stage: Stage) -> None:
+    files = {"agent.toml": "", "prompt.md": ""}
+    config = approvals.Config(agent="iris", revision=3, commit="c" * 40, files=files, spec=resolve(files))
+    stage.says = {gateway.EgressStatus: samples.way_out(mode="none"), approvals.ReadConfig: config}
+    ended = await stage.admin("egress", "iris", "--propose")
+    assert ended.code == 1
+    assert "does not learn" in ended.err

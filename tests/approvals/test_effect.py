@@ -7,7 +7,7 @@ import pytest
 
 from libhive.messages.approvals import EffectLine
 from libhive.names import MANAGER
-from libhive.spec import AgentSpec, Limits, McpServer
+from libhive.spec import AgentSpec, Egress, Limits, McpServer
 from services.approvals import effect
 from services.approvals.effect import compare, with_missing
 
@@ -140,3 +140,58 @@ def test_missing_packages_are_said_where_they_are_asked_for() -> None:
     }
     assert "apt-get" in noted["nope"]
     assert noted["jq"] == ""
+
+
+def out(mode: str, *allow: str) -> Egress:
+    return Egress(mode=mode, allow=list(allow))  # type: ignore[arg-type]
+
+
+def egress(before: Egress, after: Egress) -> list[tuple[str, str, str, str]]:
+    return changed(msgspec.structs.replace(PLAIN, egress=before), egress=after)
+
+
+def test_a_way_out_is_shown_entry_by_entry_with_its_risk() -> None:
+    listed = ("pypi.org:443", "*.example.org:443", "10.0.0.5:5432", "8.8.8.8:53", "127.0.0.1:80")
+    assert egress(out("none"), out("allow", *listed)) == [
+        ("egress.allow", "high", "", "*.example.org:443"),
+        ("egress.allow", "high", "", "10.0.0.5:5432"),
+        ("egress.allow", "high", "", "127.0.0.1:80"),
+        ("egress.mode", "medium", "none", "allow"),
+        ("egress.allow", "medium", "", "8.8.8.8:53"),
+        ("egress.allow", "medium", "", "pypi.org:443"),
+    ]
+    assert egress(out("allow", "a.org:1"), out("learn", "a.org:1")) == [
+        ("egress.mode", "high", "allow", "learn")
+    ]
+    assert egress(out("learn"), out("none")) == [("egress.mode", "low", "learn", "none")]
+    assert egress(out("allow", "a.org:1"), out("allow", "b.org:1")) == [
+        ("egress.allow", "medium", "", "b.org:1"),
+        ("egress.allow", "low", "a.org:1", ""),
+    ]
+
+
+def test_a_list_that_is_not_in_force_counts_when_it_comes_into_force() -> None:
+    assert egress(out("none"), out("none", "*.example.org:443")) == [
+        ("egress.allow", "low", "", "*.example.org:443")
+    ]
+    assert egress(out("none", "*.example.org:443"), out("allow", "*.example.org:443"))[0][:2] == (
+        "egress.allow",
+        "high",
+    )
+    assert egress(out("allow", "a.org:1"), out("none", "a.org:1")) == [
+        ("egress.mode", "low", "allow", "none"),
+        ("egress.allow", "low", "a.org:1", ""),
+    ]
+    assert egress(out("none", "a.org:1"), out("none", "b.org:1", "c.org:1")) == [
+        ("egress.allow", "low", "", "b.org:1"),
+        ("egress.allow", "low", "", "c.org:1"),
+        ("egress.allow", "low", "a.org:1", ""),
+    ]
+
+
+def test_a_new_agent_shows_its_way_out_and_the_order_of_a_list_is_no_change() -> None:
+    new = msgspec.structs.replace(PLAIN, egress=out("learn"))
+    assert ("egress.mode", "high", "none", "learn") in rows(compare("iris", None, new))
+    assert [
+        row[:2] for row in egress(out("allow", "a.org:1", "b.org:1"), out("allow", "b.org:1", "a.org:1"))
+    ] == [("files", "none")]

@@ -100,7 +100,7 @@ class Hutch:
         raise AssertionError(f"the cage of {name} does not answer: {self.log(name)}")
 
     async def python(self, name: str, code: str) -> Executed:
-        return await self.run(name, "python3", "-c", code)
+        return await self.run(name, "python3", "-c", code, timeout_seconds=60)
 
     def log(self, name: str) -> str:
         return self.cages.log(agent_name(name), 50)

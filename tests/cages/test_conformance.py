@@ -312,12 +312,12 @@ async def test_tasks_are_limited(hutch: Hutch) -> None:
 @EACH
 async def test_the_processor_is_limited(hutch: Hutch) -> None:
     """From above only: on a busy host it gets less."""
-    cage = await hutch.start("iris", limits=Limits(cpu_percent=10))
+    cage = await hutch.start("iris", limits=Limits(cpu_percent=20))
     done = await hutch.python("iris", BURN)
     if _without_groups(cage):
         assert not any(control.startswith("cpu") for control in cage.controls)
     else:
-        assert float(done.output) < 0.35
+        assert float(done.output) < 0.5
 
 
 @EACH

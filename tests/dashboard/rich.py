@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from libhive.clock import now_ms
 from libhive.messages import approvals, broker, gateway, lifecycle, updater
 from libhive.names import MANAGER
 from libhive.paths import Paths
 from libhive.problems import NotFound, StaleApproval
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, Egress, files_for, resolve, with_egress
 from libhive.testing.peer import Peer
 
 CONTROLS = ["uid", "seccomp", "no-network", "read-only-root", "limits"]
@@ -46,7 +48,10 @@ def agent(name: str, number: int, **more: object) -> lifecycle.Agent:
 
 def agents() -> list[lifecycle.Agent]:
     drawing = AgentSpec(
-        model="sonnet", packages=["imagemagick", "inkscape"], allowed_recipients=["hm1nd", "operator"]
+        model="sonnet",
+        packages=["imagemagick", "inkscape"],
+        allowed_recipients=["hm1nd", "operator"],
+        egress=Egress(mode="learn", allow=["pypi.org:443"]),
     )
     return [
         agent(MANAGER, 0),
@@ -407,13 +412,60 @@ def report() -> gateway.GatewayReport:
     return gateway.GatewayReport(mode="rehearsal", upstream="", usage=usage)
 
 
+def config(m: approvals.ReadConfig) -> approvals.Config:
+    files = with_egress(files_for("You draw."), Egress(mode="learn" if m.agent == "iris" else "none"))
+    return approvals.Config(agent=m.agent, revision=1, commit="c" * 40, files=files, spec=resolve(files))
+
+
+def way_out(m: gateway.EgressStatus) -> gateway.EgressReport:
+    if m.agent != "iris":
+        return gateway.EgressReport(
+            agent=m.agent, known=True, mode="none", allow=[], open=0, learned=[], decisions=[]
+        )
+    now = now_ms()
+    reached = gateway.EgressDecision(
+        at_ms=now - minutes(1),
+        host="pypi.org",
+        port=443,
+        verdict="allowed",
+        reason="listed",
+        address="151.101.0.223",
+        bytes_up=1_834,
+        bytes_down=2_400_112,
+        ended_ms=now,
+    )
+    still = msgspec.structs.replace(reached, host="github.com", reason="learn", bytes_down=88, ended_ms=0)
+    detail = "metadata.example is 169.254.169.254 (link-local); it is let out only when [egress] allow lists it as well"
+    refused = gateway.EgressDecision(
+        at_ms=now - minutes(2),
+        host="metadata.example",
+        port=80,
+        verdict="refused",
+        reason="special-address",
+        detail=detail,
+        times=12,
+        ended_ms=now,
+    )
+    return gateway.EgressReport(
+        agent="iris",
+        known=True,
+        mode="learn",
+        allow=["pypi.org:443"],
+        open=1,
+        learned=["github.com:443", "pypi.org:443"],
+        decisions=[still, reached, refused],
+    )
+
+
 class Hive:
     """The five services the dashboard calls."""
 
     def __init__(self, paths: Paths, *, empty: bool = False) -> None:
         a, b, g, li, u = approvals, broker, gateway, lifecycle, updater
         self.approvals = Peer(
-            paths, "approvals", [a.Approve, a.Deny, a.Proposals, a.ReadConfig, a.ShowProposal, a.Spawn]
+            paths,
+            "approvals",
+            [a.Approve, a.Deny, a.Proposals, a.Propose, a.ReadConfig, a.ShowProposal, a.Spawn],
         )
         self.broker = Peer(
             paths,
@@ -436,11 +488,11 @@ class Hive:
                 b.Search,
             ],
         )
-        self.gateway = Peer(paths, "gateway", [g.GatewayStatus])
+        self.gateway = Peer(paths, "gateway", [g.EgressStatus, g.GatewayStatus])
         self.lifecycle = Peer(
             paths, "lifecycle", [li.Agents, li.Destroy, li.Logs, li.Restart, li.Start, li.Stop]
         )
-        self.updater = Peer(paths, "updater", [u.Deploys, u.Rebuild])
+        self.updater = Peer(paths, "updater", [u.Deploys, u.PurgeAgent, u.Rebuild])
         self.all = [self.approvals, self.broker, self.gateway, self.lifecycle, self.updater]
         self._fill(empty)
 
@@ -451,7 +503,9 @@ class Hive:
         self.approvals.answers = {
             approvals.Approve: self._approve,
             approvals.Deny: lambda m: proposals()[0],
+            approvals.Propose: approvals.Proposed(number=9),
             approvals.Proposals: approvals.ProposalList(proposals=[] if empty else proposals()),
+            approvals.ReadConfig: config,
             approvals.ShowProposal: detail,
             approvals.Spawn: approvals.Proposed(number=8),
         }
@@ -470,7 +524,7 @@ class Hive:
             broker.Search: broker.Found(receipts=[]),
             broker.Send: lambda m: broker.Sent(id=mail_id(900), recipients=m.to),
         }
-        self.gateway.answers = {gateway.GatewayStatus: report()}
+        self.gateway.answers = {gateway.EgressStatus: way_out, gateway.GatewayStatus: report()}
         self.lifecycle.answers = {
             lifecycle.Agents: lifecycle.AgentList(agents=people),
             lifecycle.Destroy: people[0],
@@ -481,6 +535,9 @@ class Hive:
         }
         self.updater.answers = {
             updater.Deploys: updater.DeployList(deploys=[] if empty else deploys()),
+            updater.PurgeAgent: updater.Purge(
+                id="purge", agent="iris", step="asked", started_ms=1, updated_ms=1
+            ),
             updater.Rebuild: deploys()[0],
         }
 

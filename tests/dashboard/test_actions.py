@@ -10,6 +10,7 @@ import pytest
 from libhive.messages import approvals, broker, lifecycle, updater
 from libhive.names import new_id
 from libhive.problems import PROBLEMS, Conflict, NotFound, UnknownRecipient
+from libhive.spec import Egress, resolve
 from services.dashboard.replies import STATUS
 from tests.dashboard.conftest import Dashboard
 from tests.dashboard.rich import DIGEST, Hive, mail_id
@@ -17,6 +18,7 @@ from tests.dashboard.rich import DIGEST, Hive, mail_id
 PRESSES: list[tuple[str, dict[str, Any], Any]] = [
     ("/api/ack", {"ids": [mail_id(12)]}, broker.AckInbox(ids=[mail_id(12)])),
     ("/api/agents/iris/destroy", {"confirm": "iris"}, lifecycle.Destroy(name="iris")),
+    ("/api/agents/iris/purge", {"confirm": "iris"}, updater.PurgeAgent(agent="iris", confirm="iris")),
     ("/api/agents/iris/hold", {"held": True}, broker.SetHold(agent="iris", reason="operator", held=True)),
     ("/api/agents/iris/rebuild", {}, updater.Rebuild(agent="iris")),
     (
@@ -73,19 +75,27 @@ async def test_approving_needs_the_digest_that_was_shown(dashboard: Dashboard, h
     ).status_code == 200
 
 
-async def test_destroying_asks_for_the_name(dashboard: Dashboard, hive: Hive) -> None:
+@pytest.mark.parametrize("verb", ["destroy", "purge"])
+async def test_what_ends_an_agent_asks_for_the_name(dashboard: Dashboard, hive: Hive, verb: str) -> None:
     browser = await dashboard.browser()
     for confirm in ("", "Iris", "atlas"):
-        said = await browser.post("/api/agents/iris/destroy", json={"confirm": confirm})
+        said = await browser.post(f"/api/agents/iris/{verb}", json={"confirm": confirm})
         assert said.status_code == 400
     assert hive.lifecycle.last(lifecycle.Destroy) is None
+    assert hive.updater.last(updater.PurgeAgent) is None
 
 
 @pytest.mark.parametrize("path", [path for path, _, _ in PRESSES if "/agents/" in path])
 @pytest.mark.parametrize("name", ["..", "Iris", "a_b", "operator", "x" * 40, "-rf"])
 async def test_a_name_is_a_name(dashboard: Dashboard, path: str, name: str) -> None:
     browser = await dashboard.browser()
-    form = {"confirm": name} if "destroy" in path else {"held": True} if "hold" in path else {}
+    form = (
+        {"confirm": name}
+        if "destroy" in path or "purge" in path
+        else {"held": True}
+        if "hold" in path
+        else {}
+    )
     form = {"text": "x", "after_seconds": 1} if "remind" in path else form
     said = await browser.post(path.replace("iris", name.replace("..", "%2e%2e")), json=form)
     assert said.status_code in (400, 404), said.text
@@ -155,3 +165,22 @@ async def test_a_conflict_is_a_conflict(dashboard: Dashboard, hive: Hive) -> Non
     hive.broker.answers[broker.Answer] = refuse
     said = await (await dashboard.browser()).post("/api/answer", json={"question": mail_id(201), "text": "x"})
     assert said.status_code == 409
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["dashboard", "the agent's own page"])
+async def test_learning_ends_in_one_proposal(dashboard: Dashboard, hive: Hive, own: bool) -> None:
+    browser = await dashboard.browser(dashboard.port + 1101 if own else None)
+    base = "/api" if own else "/api/agents/iris"
+    shown = (await browser.get(f"{base}/egress")).json()
+    assert shown["learned"] == ["github.com:443", "pypi.org:443"]
+    assert [one["verdict"] for one in shown["decisions"]] == ["allowed", "allowed", "refused"]
+    said = await browser.post(f"{base}/egress-propose", json={})
+    assert (said.status_code, said.json()) == (200, {"number": 9}), said.text
+    heard = next(heard for heard in hive.approvals.heard if isinstance(heard.request, approvals.Propose))
+    assert heard.actor == "operator"
+    assert isinstance(heard.request, approvals.Propose)
+    wanted = Egress(mode="allow", allow=["github.com:443", "pypi.org:443"])
+    assert resolve(heard.request.files).egress == wanted
+    if not own:
+        refused = await browser.post("/api/agents/atlas/egress-propose", json={})
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")

@@ -13,7 +13,7 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from libhive.clock import now_ms
-from libhive.messages import approvals, broker, lifecycle
+from libhive.messages import approvals, broker, gateway, lifecycle, updater
 from libhive.paths import Paths
 from services.dashboard.settings import Settings
 from tests.dashboard.cage import Cage, call, said
@@ -333,6 +333,27 @@ async def test_destroying_asks_once_for_the_name(dashboard: Dashboard, hive: Hiv
         assert hive.lifecycle.last(lifecycle.Destroy) == lifecycle.Destroy(name="iris")
 
 
+async def test_what_is_destroyed_can_be_purged_and_goes_from_the_page(
+    dashboard: Dashboard, hive: Hive
+) -> None:
+    async with browsing() as page:
+        await logged_in(page, dashboard)
+        await page.get_by_role("button", name="show destroyed").click()
+        card = page.locator(".card", has=page.get_by_text("gone", exact=True))
+        await card.locator("summary").click()
+        await card.get_by_role("button", name="Purge").click()
+        confirm = page.locator("dialog").get_by_role("button", name="Purge")
+        await expect(confirm).to_be_disabled()
+        await page.locator("dialog input").fill("gone")
+        await confirm.click()
+        await toast(page, "gone is being purged")
+        asked = updater.PurgeAgent(agent="gone", confirm="gone")
+        assert hive.updater.last(updater.PurgeAgent) == asked
+        hive.broker.publish(broker.MailboxPurged(name="gone"))
+        hive.lifecycle.publish(lifecycle.AgentForgotten(name="gone"))
+        await expect(card).to_have_count(0)
+
+
 async def test_it_is_live(dashboard: Dashboard, hive: Hive) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
@@ -604,3 +625,29 @@ async def test_everything_can_be_read_and_reached_by_keyboard(dashboard: Dashboa
             f"Page :{dashboard.port + 1000} ↗",
             "Pause",
         } <= set(reached)
+
+
+async def test_the_way_out_on_both_pages(dashboard: Dashboard, hive: Hive) -> None:
+    async with browsing("503") as page:  # no cage serves this agent's transcript
+        await logged_in(page, dashboard)
+        card = page.locator(".card", has_text="network: learning")
+        await card.get_by_text("More", exact=True).click()
+        out = card.locator(".way-out")
+        await expect(out.locator(".decisions li")).to_have_count(3)
+        await expect(out).to_contain_text("github.com:443")
+        await expect(out.locator("li", has_text="metadata.example")).to_contain_text("link-local")
+        newest = gateway.EgressDecision(
+            at_ms=now_ms(), host="evil.org", port=443, verdict="refused", reason="not-listed"
+        )
+        seen = gateway.EgressReport(
+            agent="iris", known=True, mode="learn", allow=[], open=0, learned=[], decisions=[newest]
+        )
+        hive.gateway.answers[gateway.EgressStatus] = seen
+        hive.gateway.publish(gateway.EgressUsed(agent="iris", allowed=0, refused=1, newest=newest))
+        await expect(out.locator(".decisions li")).to_have_count(1)
+        await expect(out.locator(".decisions")).to_contain_text("evil.org:443")
+        await page.goto(dashboard.url("/", dashboard.port + 1101))
+        panel = page.locator(".panel", has=page.get_by_role("heading", name="way out"))
+        await expect(panel).to_contain_text("evil.org:443")
+        await panel.get_by_role("button", name="Propose exactly this").click()
+        await toast(page, "proposal 9 waits for you")

@@ -66,8 +66,8 @@ async def test_every_route_is_documented(dashboard: Dashboard) -> None:
 
 
 async def test_there_are_routes_to_test(dashboard: Dashboard) -> None:
-    assert len(unsafe(dashboard)) == 28
-    assert len(routes(dashboard)) == 46
+    assert len(unsafe(dashboard)) == 30
+    assert len(routes(dashboard)) == 50
 
 
 @pytest.mark.parametrize(

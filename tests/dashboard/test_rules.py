@@ -135,3 +135,12 @@ def test_a_huge_body_is_a_short_line() -> None:
     assert line
     assert len(line.text) < 250
     assert "\n" not in line.text
+
+
+def test_only_what_was_not_let_out_is_a_line() -> None:
+    newest = gateway.EgressDecision(
+        at_ms=1, host="evil.org", port=443, verdict="refused", reason="not-listed"
+    )
+    line = rules.line_of(gateway.EgressUsed(agent="iris", allowed=4, refused=3, newest=newest))
+    assert line == rules.Line("iris", "warn", "way out: refused evil.org:443 and 2 more (not-listed)")
+    assert rules.line_of(gateway.EgressUsed(agent="iris", allowed=4, refused=0, newest=newest)) is None

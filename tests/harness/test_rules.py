@@ -224,7 +224,7 @@ def line(**more: object) -> Launch:
     known = {
         "claude": Path("/opt/hive/claude"), "state": Path("/state"), "model": "haiku",
         "session": "6f1f2bd4-0000-4000-8000-000000000000", "resume": False, "system_prompt": "You are iris.",
-        "api_url": "http://127.0.0.1:4001", "api_word": "iris-made-up", "mcp_url": "http://127.0.0.1:4002/mcp",
+        "api_url": "http://127.0.0.1:4001", "api_word": "iris-made-up", "proxy_url": "http://127.0.0.1:4003", "mcp_url": "http://127.0.0.1:4002/mcp",
         "mcp_token": "token", "mcp_servers": {"fonts": McpServer(command="fonts", args=["--all"], env={"FONT": "x"})},
         "path": "/usr/bin:/bin", "lang": "C.UTF-8", "tz": "", "env": {"PALETTE": "blue", "HOME": "/nowhere"}, "as_root": False,
     }  # fmt: skip

@@ -249,3 +249,29 @@ def _loose_ends() -> object:
     from libhive.messages.broker import LooseEnds
 
     return LooseEnds()
+
+
+async def test_tools_have_the_way_out_and_the_model_is_asked_past_it(rig: Rig) -> None:
+    """The CLI has HTTP_PROXY in its own environment; only what it runs goes there."""
+    heads: list[str] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[0])
+        writer.write(b"HTTP/1.1 403 No\r\nContent-Length: 7\r\nConnection: close\r\n\r\nrefused")
+        writer.close()
+
+    server = await asyncio.start_unix_server(proxy, str(rig.paths.door(rig.agent, "proxy")))
+    await rig.start_harness()
+    rig.api.script = [
+        bash(
+            "curl -sS -m 5 http://there.example/x; curl -sS -m 5 https://there.example/; env | grep -ic _proxy="
+        ),
+        text("Done."),
+    ]
+    await rig.until_acked(await rig.send("look outside"))
+    server.close()
+    assert heads == ["GET http://there.example/x HTTP/1.1", "CONNECT there.example:443 HTTP/1.1"]
+    assert len(rig.api.requests) == 2
+    said = str(rig.api.requests[1]["messages"])
+    assert "refused" in said
+    assert "6" in said.rpartition("refused")[2]

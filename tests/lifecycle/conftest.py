@@ -22,7 +22,7 @@ from services.lifecycle.__main__ import build
 from services.lifecycle.settings import Settings
 kind, program = sys.argv[1:]
 settings = Settings(cage=kind, program=("-c", pathlib.Path(program).read_text()), retry_first_ms=50, retry_factor=1,
-    memory_check_seconds=0.2, nixpkgs=os.environ.get("HIVE_NIXPKGS", ""))
+                    nixpkgs=os.environ.get("HIVE_NIXPKGS", ""), memory_check_seconds=0.2)
 daemon.main(lambda paths: build(paths, settings))
 """
 

@@ -7,7 +7,7 @@ import pytest
 from libhive.messages.broker import CloseMailbox, News, OpenMailbox
 from libhive.names import MANAGER
 from libhive.problems import Conflict, NotAllowed, NotFound, TooMany
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, Egress
 from services.lifecycle import rules
 from services.lifecycle.rules import Row, Step
 from services.lifecycle.settings import Settings
@@ -131,3 +131,16 @@ def test_what_is_shown_of_a_cage() -> None:
     assert rules.cage_state(replace(ROW, desired="stopped"), "ended") == "stopped"
     assert rules.cage_state(replace(ROW, desired="destroyed"), "ended") == "absent"
     assert rules.cage_state(ROW, "unknown") == "unknown"
+
+
+def test_what_is_enforced_outside_the_cage_leaves_it_as_it_is() -> None:
+    spec = AgentSpec(egress=Egress(mode="learn"), allowed_recipients=["operator"])
+    for row in (ROW, replace(ROW, desired="stopped"), replace(ROW, broken=True, detail="why")):
+        change = rules.on_apply_in_place(row, 2, spec, lambda number: 9)
+        assert change.row == replace(row, revision=2, spec=spec)
+        assert not change.forgive
+        assert change.letters == (OpenMailbox(name="iris", uid=9, allowed_recipients=["operator"]),)
+    with pytest.raises(Conflict, match="more of iris has changed"):
+        rules.on_apply_in_place(ROW, 2, AgentSpec(prompt="x", egress=Egress(mode="learn")), lambda number: 9)
+    with pytest.raises(Conflict, match="destroyed"):
+        rules.on_apply_in_place(replace(ROW, desired="destroyed"), 2, spec, lambda number: 9)

@@ -6,6 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from libhive.clients.lifecycle import Lifecycle
@@ -13,7 +14,7 @@ from libhive.doorway import DoorClient
 from libhive.messages import lifecycle as say
 from libhive.names import MANAGER, agent_name, new_id
 from libhive.problems import BadRequest, Conflict, NotAllowed, NotFound, Unavailable
-from libhive.spec import AgentSpec, files_for, resolve
+from libhive.spec import AgentSpec, Egress, files_for, resolve
 from services.lifecycle.cages import cgroups, kernel
 from services.lifecycle.cages.keeper import marked
 from tests.lifecycle.conftest import LifecycleHive
@@ -93,6 +94,30 @@ async def test_a_life(hive: LifecycleHive) -> None:
         await hive.lifecycle.apply("iris", 5, SPEC)
     back = await hive.lifecycle.apply("iris", 5, SPEC, revive=True)
     assert (back.cage, back.uid, back.page_port, back.generation) == ("running", iris.uid, 8100, 5)
+
+
+async def test_another_way_out_is_applied_to_the_cage_that_runs(hive: LifecycleHive) -> None:
+    await hive.start("lifecycle")
+    before = await hive.lifecycle.apply("iris", 1, SPEC)
+    events = hive.link("operator").events("lifecycle")
+    await anext(events)
+    await asyncio.sleep(0.3)  # until the subscription has reached the publisher
+    opened = msgspec.structs.replace(SPEC, egress=Egress(mode="allow", allow=["pypi.org:443"]))
+    after = await hive.lifecycle.apply("iris", 2, opened, in_place=True)
+    assert after == msgspec.structs.replace(before, revision=2, spec=opened)
+    async with asyncio.timeout(5):
+        async for event in events:
+            if isinstance(event, say.AgentChanged):
+                assert event.agent == after, "the gateway is told"
+                break
+    await events.aclose()
+    assert kernel.start_time(before.pid) is not None
+    await hive.lifecycle.stop("iris")
+    closed = msgspec.structs.replace(SPEC, allowed_recipients=[])
+    still = await hive.lifecycle.apply("iris", 3, closed, in_place=True)
+    assert (still.desired, still.cage, still.revision, still.generation) == ("stopped", "stopped", 3, 1)
+    rebuilt = await hive.lifecycle.apply("iris", 3, still.spec)
+    assert (rebuilt.cage, rebuilt.generation) == ("running", 2)
 
 
 async def test_a_command_is_done_once_however_often_it_is_said(hive: LifecycleHive) -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SEED = os.environ.get("HIVE_TEST_SEED") or secrets.token_hex(4)
 LIFE_SECONDS_MAX = 0.04
 START_SECONDS_MAX = 0.02
-REACH_SECONDS_MAX = 5.0
+REACH_SECONDS_MAX = 20.0
 COMMITS_MAX = 6
 FOUND_MAX = 20
 

@@ -16,6 +16,8 @@ async def test_a_hive_is_saved_while_it_works_and_restored_after_it_was_lost(sto
     await hive.wait_for_agent("iris")
     await story.admin("send", "iris", "hello", "--wait", "60")
     owner = strange(hive.paths.state / "agents" / "iris")
+    archived = hive.paths.archive / "gone-20260101T000000Z.git"
+    archived.mkdir(parents=True)
     before = await known(story)
 
     saved = await story.admin_json("backup", str(file))
@@ -41,6 +43,7 @@ async def test_a_hive_is_saved_while_it_works_and_restored_after_it_was_lost(sto
     assert (state / "bad").stat().st_mode & 0o7777 == 0o755
     assert (state / "notes" / "a file").stat().st_uid == state.stat().st_uid == owner
     assert "deployed/1" in await story.tags("iris")
+    assert not archived.exists()  # what was purged is no part of a backup
 
     await hive.up()
     await hive.wait_for_agent("iris")

@@ -68,7 +68,7 @@ async def test_from_inside_a_cage(story: Story) -> None:
     reached = [line for line in said if line.endswith("REACHED")]
     assert reached == ["write state REACHED"], said
     assert len([line for line in said if " refused" in line]) == 17, said
-    assert "doors ['broker.sock', 'gateway.sock']" in said
+    assert "doors ['broker.sock', 'gateway.sock', 'proxy.sock']" in said
     assert "interfaces [(1, 'lo')]" in said, said
 
 

@@ -17,7 +17,7 @@ from libhive.messages import approvals, broker, lifecycle
 from libhive.messages.base import Done, Reply, Request
 from libhive.messages.updater import Deploy
 from libhive.problems import Conflict, NotFound, Problem
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, only_live
 from libhive.testing.hive import Hive
 from libhive.testing.peer import Heard, Peer
 
@@ -106,10 +106,12 @@ class Scene:
 
     # ---- verbs of a test
 
-    def approve(self, number: int, agent: str, spec: AgentSpec) -> None:
+    def approve(
+        self, number: int, agent: str, spec: AgentSpec, kind: approvals.ProposalKind = "create_agent"
+    ) -> None:
         self.approved[number] = approvals.Deployable(
             number=number,
-            kind="create_agent",
+            kind=kind,
             agent=agent,
             commit=f"{number:040x}",
             state="approved",
@@ -254,6 +256,14 @@ class Scene:
         if self.refuse_apply:
             raise Conflict(self.refuse_apply, "mend it")
         old = self.cages.get(m.name)
+        if old and old.desired == "destroyed" and not m.revive:
+            raise Conflict(f"{m.name} is destroyed", "create it again")
+        if m.in_place:
+            assert old
+            assert only_live(old.spec, m.spec)
+            self.applied.append((m.name, m.revision, m.spec.egress.mode))
+            old.spec, old.revision = m.spec, m.revision
+            return self._agent(m.name)
         if old and old.turn:
             self.cut.append(m.name)
         self.applied.append((m.name, m.revision, m.spec.prompt))
@@ -273,6 +283,8 @@ class Scene:
     def _stop(self, m: lifecycle.Stop) -> Reply:
         self.stopped.append(m.name)
         cage = self.cages[m.name]
+        if cage.desired == "destroyed":
+            raise Conflict(f"{m.name} is destroyed", "create it again")
         cage.desired, cage.cage, cage.connected = "stopped", "stopped", False
         return self._agent(m.name)
 

@@ -6,7 +6,7 @@ import pytest
 
 from libhive.names import new_id
 from libhive.problems import Conflict, NotFound
-from libhive.spec import AgentSpec
+from libhive.spec import AgentSpec, Egress
 from tests.updater.conftest import BAD, BETTER, GOOD, Cage, Scene
 
 ROOTED = AgentSpec(prompt="rooted", root="debian", packages=["jq"])
@@ -227,3 +227,44 @@ async def test_states_of_a_harness_that_waits_are_healthy(scene: Scene) -> None:
     await scene.until(lambda deploy: deploy.step == "switched" and scene.cages["iris"].connected)
     scene.set("iris", state="needs-login")
     assert (await scene.ended()).step == "recorded"
+
+
+OPENED = AgentSpec(prompt="good", egress=Egress(mode="learn"), allowed_recipients=["operator"])
+
+
+@pytest.mark.parametrize(
+    "cage",
+    [
+        Cage(GOOD, 1, 4, state="running", turn="t1"),
+        Cage(GOOD, 1, 4, desired="stopped", cage="stopped", connected=False),
+        Cage(GOOD, 1, 4, cage="broken", connected=False),
+    ],
+    ids=["in a turn", "stopped", "broken"],
+)
+async def test_what_is_enforced_outside_the_cage_is_deployed_without_a_new_generation(
+    scene: Scene, cage: Cage
+) -> None:
+    """Not even a running turn is waited for, nothing is held, and what is stopped is not started."""
+    scene.cages["iris"] = cage
+    scene.start()
+    scene.approve(2, "iris", OPENED)
+    deploy = await scene.ended()
+    assert (deploy.step, deploy.detail) == ("recorded", "")
+    assert scene.applied == [("iris", 2, "learn")]
+    assert scene.story[2] == ["building", "deployed"]
+    assert (cage.spec, cage.revision, cage.generation) == (OPENED, 2, 4)
+    assert scene.holds == scene.cut == []
+    assert scene.cages["iris"] is cage
+
+
+@pytest.mark.parametrize("at", ["deploy:drained", "deploy:applied", "deploy:switched", "deploy:healthy"])
+async def test_a_deploy_in_place_goes_on_after_a_kill(scene: Scene, at: str) -> None:
+    scene.cages["iris"] = Cage(GOOD, 1, 4, state="running", turn="t1")
+    scene.start(fault=at)
+    scene.approve(2, "iris", OPENED)
+    await scene.died()
+    scene.start()
+    assert (await scene.ended()).step == "recorded"
+    assert scene.applied == [("iris", 2, "learn")]
+    assert scene.story[2] == ["building", "deployed"]
+    assert scene.cages["iris"].generation == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -22,6 +23,8 @@ ETC = {
     "nobody:x:65534:65534::/:/usr/sbin/nologin\n",
 }
 CLEAR_SECONDS_MAX = 60
+MODEL_CHOICE = "model.json"
+"""The harness's, in the agent's state."""
 ETC_FILES = tuple(sorted(ETC))
 
 
@@ -45,6 +48,24 @@ def clear(*directories: Path) -> None:
     for directory in directories:
         if directory.is_dir() and not directory.is_symlink():
             _empty(directory)
+
+
+def remove(*places: Path) -> None:
+    """Directories with all that is in them, and files."""
+    for place in places:
+        clear(place)
+        with contextlib.suppress(FileNotFoundError):
+            place.rmdir() if place.is_dir() and not place.is_symlink() else place.unlink()
+
+
+def forget_choices(state: Path) -> None:
+    """What was chosen at run time ends with the agent. Nothing in there is followed, only its name is removed."""
+    with contextlib.suppress(OSError):
+        directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.unlink(MODEL_CHOICE, dir_fd=directory)
+        finally:
+            os.close(directory)
 
 
 def _empty(directory: Path) -> None:

@@ -143,10 +143,10 @@ class Kept(ABC):
         await self._clear_groups(plan.name, plan.groups)
         cage = self._spawn(plan)
         try:
-            self._limit(cage)
+            await asyncio.to_thread(self._limit, cage)  # a v1 hierarchy takes tens of milliseconds for a move
             self._let_go(cage)
             await self._until_program_runs(cage)
-            self._take_controls(cage)
+            await asyncio.to_thread(self._take_controls, cage)
         except BaseException:
             await self.kill(cage)
             raise
@@ -212,7 +212,7 @@ class Kept(ABC):
         try:
             if record.kind != self.kind or not self.find(cage):
                 raise Conflict("the cage is of another kind, or was not yet up")
-            self._take_controls(cage)
+            await asyncio.to_thread(self._take_controls, cage)
         except Conflict:
             await self.kill(cage)
             return None

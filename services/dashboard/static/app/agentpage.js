@@ -5,7 +5,8 @@ import { Top } from "./banners.js";
 import { Composer } from "./composer.js";
 import { hive, notify, openQuestions, rehearsing, start, useHive } from "./live.js";
 import { Act, Ago, Body, Chip, Dialogs, Empty, State, Toasts, Who } from "./parts.js";
-import { Txt, clock, count, exact, plain, plural, span, str } from "./text.js";
+import { Txt, clock, count, exact, limits, plain, plural, span, str } from "./text.js";
+import { WayOut } from "./views/egress.js";
 import { Message, together } from "./views/messages.js";
 import { Open } from "./views/questions.js";
 
@@ -215,6 +216,7 @@ function Side({ agent }) {
         <dt>up since</dt><dd><${Ago} at=${agent.since_ms} /></dd>
         <dt>mail</dt><dd>${agent.unacked} not finished</dd>
         <dt>used</dt><dd>${plural(number(usage.turns), "turn")}, ${count(number(usage.input_tokens) + number(usage.cache_read_tokens))} in, ${count(number(usage.output_tokens))} out${rehearsing() ? ", rehearsed" : ""}</dd>
+        <dt>at most</dt><dd>${limits(agent.limits)}</dd>
         <dt>confined by</dt><dd>${agent.controls.join(", ") || "nothing"}</dd>
       </dl>
       <div class="row">
@@ -230,6 +232,7 @@ function Side({ agent }) {
       <div class="model"><input aria-label="another model" list="models" placeholder="sonnet" autocomplete="off" spellcheck=${false} value=${choice} onInput=${(event) => setChoice(event.target.value)} /><datalist id="models"><option value="haiku" /><option value="sonnet" /><option value="opus" /></datalist>
         <${Act} run=${async () => (await post("/api/model", { model: choice.trim() }), setChoice(""))} done="the next request uses it" disabled=${!choice.trim()}>Switch</${Act}></div>
       <p class="dim"><small>Kept until the configured model changes.</small></p></section>
+    <section class="panel"><h2>way out</h2><${WayOut} agent=${agent} base="/api" home=${`${location.protocol}//${location.hostname}:${hive.hive.dashboard_port}/`} /></section>
     ${mail.length > 0 && html`<section class="panel"><h2>mail</h2><ol class="mail">${mail.map((copies) => html`<${Message} key=${copies[0].id} copies=${copies} own />`)}</ol></section>`}
   </aside>`;
 }

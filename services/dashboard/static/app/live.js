@@ -23,6 +23,7 @@ export const hive = {
   hive: { manager: "", dashboard_port: 0, version: "" },
   gateway: { mode: "unknown", upstream: "", last_error: "" },
   lines: [],
+  egress: new Map(), // an agent's name -> how often its way out was used since this page was opened
   page: null,
   page_problem: "",
   ...Object.fromEntries(Object.values(tables).map((name) => [name, new Map()])),
@@ -116,6 +117,10 @@ function open(after) {
   for (const kind of Object.keys(tables)) stream.addEventListener(kind, (event) => put(kind, JSON.parse(event.data)));
   stream.addEventListener("gateway", (event) => change(() => (hive.gateway = JSON.parse(event.data))));
   stream.addEventListener("line", (event) => change(() => (hive.lines = [...hive.lines.slice(1 - LINES_MAX), JSON.parse(event.data)])));
+  stream.addEventListener("egress", (event) => {
+    const { agent } = JSON.parse(event.data);
+    change(() => hive.egress.set(agent, (hive.egress.get(agent) ?? 0) + 1));
+  });
   stream.addEventListener("gone", (event) => {
     const { what, key } = JSON.parse(event.data);
     change(() => hive[tables[what]]?.delete(key));

@@ -31,6 +31,8 @@ export const plain = (value) => str(value).replace(GHOSTS, (char) => `<${code(ch
 
 export const plural = (count, one, many = one + "s") => `${count} ${count === 1 ? one : many}`;
 
+export const limits = (of) => `${of.memory_mb} MB, ${plural(of.tasks, "task")}, ${of.cpu_percent} % of a processor`;
+
 export function span(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));
   if (seconds < 60) return `${seconds}s`;

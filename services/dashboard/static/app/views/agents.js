@@ -4,7 +4,8 @@ import { post, toast } from "../api.js";
 import { compose } from "../composer.js";
 import { agents, hive, rehearsing, useHive } from "../live.js";
 import { Act, Ago, Chip, Empty, State, Who, pageUrl, stateKind } from "../parts.js";
-import { Txt, count, plain, plural } from "../text.js";
+import { Txt, count, limits, plain, plural } from "../text.js";
+import { WayOut } from "./egress.js";
 
 const FIRST_WORDS = "spawn an agent called iris who draws";
 
@@ -57,6 +58,7 @@ function Card({ agent }) {
       ${agent.unacked > 0 && html`<${Chip} kind="warn" title="messages that no turn has finished yet">${agent.unacked} unacked</${Chip}>`}
       ${agent.usage && html`<${Chip} title=${`${plural(agent.usage.requests, "request")}, ${agent.usage.input_tokens} tokens in, ${agent.usage.output_tokens} out, ${plural(agent.usage.errors, "error")}`}>${count(agent.usage.input_tokens + agent.usage.output_tokens)} tokens${rehearsing() ? " rehearsed" : ""}</${Chip}>`}
       ${agent.deploy_step && html`<${Chip} kind="hot">deploying: ${agent.deploy_step}</${Chip}>`}
+      ${!gone && agent.egress_mode === "learn" && html`<${Chip} kind="warn" title="everything on the internet can be reached while it learns; see More">network: learning</${Chip}>`}
       ${agent.holds.includes("update") && html`<${Chip} kind="warn">draining for an update</${Chip}>`}
       ${held && agent.state !== "paused" && html`<${Chip} kind="warn">pausing after this turn</${Chip}>`}
       ${agent.page_problem && html`<${Chip} kind="bad" title=${agent.page_problem}>no page: port ${agent.page_port}</${Chip}>`}
@@ -74,7 +76,8 @@ function Card({ agent }) {
 }
 
 function More({ agent, act, gone }) {
-  return html`<details class="more"><summary class="btn quiet">${gone ? "About" : "More"}</summary>
+  const [open, setOpen] = useState(false);
+  return html`<details class="more" onToggle=${(event) => setOpen(event.target.open)}><summary class="btn quiet">${gone ? "About" : "More"}</summary>
     <div class="sheet">
       ${!gone && html`<div class="row">
         <${Act} run=${act("interrupt")} disabled=${agent.state !== "running"} title=${agent.state === "running" ? "" : "no turn runs"} done=${`${agent.name}'s turn is interrupted`} ask=${{ title: `Interrupt ${agent.name}?`, text: "The running turn ends where it is. What it has done stays done.", go: "Interrupt", danger: true }}>Interrupt</${Act}>
@@ -82,15 +85,20 @@ function More({ agent, act, gone }) {
         <${Act} run=${act("rebuild")} done=${`${agent.name} is rebuilt after its turn`}>Rebuild</${Act}>
         ${!agent.manager && html`<${Act} kind="danger" run=${act("destroy", { confirm: agent.name })} done=${`${agent.name} is destroyed`} ask=${{ title: `Destroy ${agent.name}?`, text: "Its cage ends and it can no longer be written to. Its mail, its /state and its configuration are kept: an agent of the same name brings it back.", go: "Destroy", danger: true, type: agent.name }}>Destroy</${Act}>`}
       </div>`}
+      ${gone && html`<div class="row">
+        <${Act} kind="danger" run=${act("purge", { confirm: agent.name })} done=${`${agent.name} is being purged`} ask=${{ title: `Purge ${agent.name}?`, text: "Its mail, questions, reminders and its /state are removed for ever. Only its configuration is kept, in the archive. There is no way back.", go: "Purge", danger: true, type: agent.name }}>Purge</${Act}>
+      </div>`}
       <dl class="facts">
         <dt>cage</dt><dd>${agent.cage}, ${agent.cage_kind}, wanted ${agent.desired}</dd>
         <dt>generation</dt><dd>${agent.generation}, since <${Ago} at=${agent.since_ms} /></dd>
+        <dt>at most</dt><dd>${limits(agent.limits)}</dd>
         <dt>confined by</dt><dd>${agent.controls.join(", ") || "nothing"}</dd>
         <dt>packages</dt><dd>${agent.packages.join(", ") || "none of its own"}</dd>
         <dt>may write to</dt><dd>${agent.allowed_recipients ? agent.allowed_recipients.join(", ") || "nobody" : "everybody"}</dd>
         ${agent.env_names.length > 0 && html`<dt>environment</dt><dd>${agent.env_names.join(", ")}</dd>`}
         ${agent.mcp_servers.length > 0 && html`<dt>MCP servers</dt><dd>${agent.mcp_servers.join(", ")}</dd>`}
         <dt>harness</dt><dd>${agent.connected ? `connected, ${plain(agent.version)}` : "not connected"}</dd>
+        <dt>way out</dt><dd>${open && !gone ? html`<${WayOut} agent=${agent} base=${`/api/agents/${agent.name}`} home="/" />` : agent.egress_mode}</dd>
       </dl>
     </div>
   </details>`;
