@@ -17,6 +17,7 @@ SYSTEMD, MANAGER = "org.freedesktop.systemd1", "org.freedesktop.systemd1.Manager
 MANAGER_PATH = "/org/freedesktop/systemd1"
 JOBS = f"type='signal',sender='{SYSTEMD}',interface='{MANAGER}',member='JobRemoved'"
 CALL_SECONDS_MAX = 20.0
+THERE = ["activating", "active", "deactivating", "failed", "reloading"]
 NOT_THERE = ("org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.UnitNotLoaded")
 REFUSED = (
     "org.freedesktop.DBus.Error.AccessDenied",
@@ -26,6 +27,11 @@ REFUSED = (
 
 def unit_of(name: AgentName) -> str:
     return f"hive-cage@{name}.service"
+
+
+def name_in(unit: str) -> str:
+    """Whatever stands there in the place of an agent's name."""
+    return unit.removeprefix("hive-cage@").removesuffix(".service")
 
 
 class Units:
@@ -85,6 +91,11 @@ class Units:
             )
             known |= {name: value.value for name, value in found.items()}
         return known
+
+    async def there(self) -> list[str]:
+        """Every cage's unit that systemd has, but for those that have ended well."""
+        (found,) = await self._call("ListUnitsByPatterns", "asas", THERE, [unit_of(AgentName("*"))])
+        return [str(name) for name, *_ in found]
 
     def close(self) -> None:
         if self._bus is not None:
