@@ -8,7 +8,7 @@ from libhive.admin.session import Session
 
 EXAMPLES = "hive-admin gc\nhive-admin gc --apply"
 DETAIL = (
-    "Directories, logs, processes and control groups that carry the name of an agent which no registry knows.\n"
+    "Directories, logs, processes, units and control groups that carry the name of an agent which no registry knows.\n"
     "Without --apply nothing is removed. What belongs to an agent that there is, also one that was destroyed,\n"
     "is never touched: for that there is hive-admin purge."
 )

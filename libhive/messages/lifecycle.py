@@ -183,11 +183,11 @@ class StopAll(Request[Done], frozen=True, kw_only=True):
 class Leftover(Reply, frozen=True, kw_only=True):
     """Something of an agent that nobody needs any more."""
 
-    kind: Literal["cage", "group", "log", "root", "run", "state"]
+    kind: Literal["cage", "group", "log", "root", "run", "state", "unit"]
     agent: str
     """Empty for a root: those are shared."""
     path: str
-    """Where it is, on the host; of a cage the numbers of its processes."""
+    """Where it is, on the host; of a cage the numbers of its processes, of a unit its name."""
     why: str
     bytes: int = 0
     removed: bool = False

@@ -18,6 +18,7 @@ from services.lifecycle import leftovers, rules
 from services.lifecycle.builders import builders
 from services.lifecycle.builders.workshop import Workshop
 from services.lifecycle.cages import Cages
+from services.lifecycle.cages.nspawn import Nspawn
 from services.lifecycle.courier import Courier
 from services.lifecycle.execute import execute
 from services.lifecycle.reconciler import Reconciler
@@ -113,8 +114,9 @@ class Lifecycle:
 
     async def on_collect_garbage(self, call: Call, m: say.CollectGarbage) -> say.Leftovers:
         async with self._forgetting:
-            registry = leftovers.Registry(self._paths, self._knows, self._reconciler.caged)
-            found = list(leftovers.find(registry))
+            nspawn = self._cages if isinstance(self._cages, Nspawn) else None
+            registry = leftovers.Registry(self._paths, self._knows, self._reconciler.caged, nspawn)
+            found = await leftovers.find(registry)
             listed = [
                 await asyncio.to_thread(leftovers.measured, one) for one in found[: leftovers.LISTED_MAX]
             ]

@@ -1,4 +1,4 @@
-"""`make bench`: prints the table and writes bench.json. `python -m tests.bench broker` or `... fan1000 idle` runs parts."""
+"""`make bench`: prints the table and writes bench.json. `python -m tests.bench broker` or `... fan1000 cage` runs parts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench import backlog, broker, crowd, flood, hive, rows
+from tests.bench import backlog, broker, cage, crowd, flood, hive, rows
 from tests.bench.processes import install_redis
 
 WORKS = ("seq", "c16", "p64", "latency")
 BROKER = (*WORKS, "fan1000", "idle", "backlog", "flood")
-PARTS = (*BROKER, "hive")
+PARTS = (*BROKER, "hive", "cage")
 CORES = 2
 """What every system shares with its clients, however many there are."""
 
@@ -54,6 +54,7 @@ async def measure(parts: list[str], scale: broker.Scale) -> list[rows.Row]:
         "backlog": lambda: backlog.measure(scale),
         "flood": lambda: flood.measure(scale),
         "hive": hive.measure,
+        "cage": lambda: cage.measure(cage.Scale()),
     }
     found: list[rows.Row] = []
     for name, step in steps.items():

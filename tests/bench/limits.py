@@ -48,23 +48,26 @@ class RawSqlite:
         self._connection.close()
 
 
+BARE_BUBBLEWRAP = (
+    *(
+        "bwrap",
+        "--unshare-all",
+        "--die-with-parent",
+        "--ro-bind",
+        "/usr",
+        "/usr",
+        "--symlink",
+        "usr/bin",
+        "/bin",
+    ),
+    *("--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev"),
+)
+
+
 def bare_bubblewrap() -> float:
     """Milliseconds to start and end `true` in a bubblewrap of its own namespaces."""
-    command = ["bwrap", "--unshare-all", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"]
-    command += [
-        "--symlink",
-        "usr/lib",
-        "/lib",
-        "--symlink",
-        "usr/lib64",
-        "/lib64",
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-    ]
     began = time.perf_counter()
-    subprocess.run([*command, "--", "/usr/bin/true"], check=True)
+    subprocess.run([*BARE_BUBBLEWRAP, "--", "/usr/bin/true"], check=True)
     return (time.perf_counter() - began) * 1000
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import rows
+from tests.bench import cage, rows
 from tests.bench.__main__ import BROKER, chosen, measure
 from tests.bench.broker import Scale, rounds
 from tests.bench.resp import Redis
@@ -113,7 +113,7 @@ def test_each_round_runs_every_system_once_and_begins_with_another() -> None:
 
 
 def test_parts_can_be_chosen() -> None:
-    assert chosen([]) == [*BROKER, "hive"]
+    assert chosen([]) == [*BROKER, "hive", "cage"]
     assert chosen(["broker"]) == list(BROKER)
     assert chosen(["broker", "backlog"]) == ["backlog"]
     assert chosen(["seq", "hive"]) == ["seq", "hive"]
@@ -127,6 +127,14 @@ async def test_a_few_messages_make_every_row() -> None:
     assert all(each.value > 0 for each in made if each.name != "broker.idle.cpu")
     without_peer = {each.name for each in made if not each.reference}
     assert without_peer == {name for name in BARS if name.endswith(".vs_redis")}
+
+
+async def test_a_few_cages_make_their_rows() -> None:
+    """Those by nspawn, and memory, are made in tests/booted/test_cages.py: a whole hive is there already."""
+    few = cage.Scale(rounds=1, crowd=2, crowds=1, with_hive=False, with_nspawn=False)
+    made = await cage.measure(few)
+    assert [each.name for each in made] == ["cage.bubblewrap.start", "cage.start30"]
+    assert all(each.value > 0 and each.reference > 0 for each in made)
 
 
 # ---- Redis is no part of the tests, so what it says is played back, cut at every place

@@ -42,6 +42,14 @@ systemctl daemon-reexec
 remount would be about the file system, which is the host's own."""
 
 
+def lacking() -> str:
+    """Why no container can be booted here; empty when one can."""
+    if os.geteuid():
+        return "only root can boot a container"
+    missing = [name for name in ("mmdebstrap", "systemd-nspawn") if shutil.which(name) is None]
+    return f"not installed: {', '.join(missing)}" if missing else ""
+
+
 class Container:
     """One booted Debian, ended and removed with its block. What is written in it survives `reboot`, not the block.
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from libhive.names import new_id
+from libhive.spec import AGENT_TOML, Egress, with_egress
+from tests.bench import cage as bench
 from tests.booted.container import Container
+from tests.booted.hive import InstalledHive
 from tests.booted.layer import installed
 from tests.booted.root import CHECKOUT
 from tests.lifecycle.builders.test_nix import fill
@@ -73,6 +77,14 @@ def test_what_holds_for_every_kind_of_cage(container: Container) -> None:
     code, said = in_checkout(container, "-m", "pytest", *options, *files)
     assert code == 0, said
     assert " passed" in said
+
+
+def test_the_bench_of_them_makes_its_rows(container: Container) -> None:
+    few = bench.Scale(rounds=1, crowd=2, crowds=1, agents=0, settle_seconds=0.2)
+    made = bench.nspawn(container, few)
+    assert [row.name for row in made] == ["cage.nspawn.start", "cage.nspawn.start30", "cage.nspawn.memory"]
+    assert all(row.value > 0 and row.reference > 0 for row in made)
+    assert "bench-" not in container.run("systemctl", "list-units", "--all", "hive-cage@*")
 
 
 # ---- who may
@@ -272,6 +284,128 @@ def test_its_state_is_lifecycles_on_disk(container: Container, vera: str) -> Non
     )
     owners = container.run("find", f"/var/lib/hyperhive/agents/{vera}", "-printf", "%u\n").split()
     assert set(owners) == {"hive-lifecycle"}
+
+
+# ---- what nobody wants
+
+
+GHOST = """
+for name in ghost spook; do
+    mkdir -p /run/hive-cage/$name/root/deep /run/hyperhive/pages/$name/deep
+    chown -R 700000:700000 /run/hyperhive/pages/$name && chmod 700 /run/hyperhive/pages/$name/deep
+done
+mkdir -p /run/systemd/system/hive-cage@ghost.service.d
+printf '[Service]\\nType=exec\\nExecStart=\\nExecStart=sleep 1000\\n' >/run/systemd/system/hive-cage@ghost.service.d/test.conf
+systemctl daemon-reload
+systemctl start hive-cage@ghost
+touch /run/hive-cage/ghost/root/file
+"""
+"""Of two agents that no registry knows: one whose unit runs, and one whose unit is gone."""
+
+
+def test_what_is_left_of_cages_that_nobody_knows_is_listed_and_removed(
+    container: Container, vera: str
+) -> None:
+    container.shell(GHOST)
+    kept = (agent(container)["pid"], agent(container, "hm1nd")["pid"])
+    listed = json.loads(container.run("hive-admin", "gc", "--json"))["leftovers"]
+    found = {(one["kind"], one["agent"], one["path"]) for one in listed if one["agent"] in ("ghost", "spook")}
+    assert found == {("unit", "ghost", "hive-cage@ghost.service"), ("unit", "spook", "/run/hive-cage/spook")}
+    assert not [one for one in listed if one["agent"] in (AGENT, "hm1nd")]
+    assert states(container, "hive-cage@ghost.service") == ["active"]
+
+    said = container.run("hive-admin", "gc", "--apply")
+    assert said.count("removed") == len(listed), said
+    assert (
+        container.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "hive-cage@[gs]*") == ""
+    )
+    assert (
+        container.run(
+            "sh", "-c", "ls -d /run/hive-cage/[gs]* /run/hyperhive/pages/[gs]* 2>/dev/null", status=2
+        )
+        == ""
+    )
+    assert (agent(container)["pid"], agent(container, "hm1nd")["pid"]) == kept
+    assert json.loads(container.run("hive-admin", "gc", "--json"))["leftovers"] == []
+
+
+# ---- the way out
+
+
+ADDRESS = "127.0.0.2"
+"""Not 127.0.0.1, which is the cage's own loopback and is in NO_PROXY."""
+LISTED, OTHER = 8081, 8082
+HOSTS = f"{ADDRESS} site.example other.example"
+GET = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode(), end='')"
+CONNECT = "import sys, socket; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"
+
+
+@pytest.fixture(scope="module")
+def sites(container: Container) -> None:
+    """Two on the loopback of the container, that differ by their port."""
+    container.shell(f"mkdir -p /srv/site && echo hello >/srv/site/hello && echo '{HOSTS}' >>/etc/hosts")
+    for port in (LISTED, OTHER):
+        serve = ["/usr/bin/python3", "-P", "-m", "http.server", str(port), "--bind", ADDRESS]
+        container.run("systemd-run", "--quiet", f"--unit=site-{port}", *serve, "--directory=/srv/site")
+        up = ("curl", "-sS", f"http://{ADDRESS}:{port}/hello")
+        container.until("the site", lambda up=up: container.ended(*up).stdout == "hello\n")
+
+
+async def allow(container: Container, egress: Egress) -> None:
+    """By a proposal that is approved, as anything of an agent's configuration."""
+    async with InstalledHive(container) as hive:
+        files = with_egress((await hive.approvals.read_config(AGENT)).files, egress)
+        made = await hive.approvals.propose(AGENT, {AGENT_TOML: files[AGENT_TOML]}, "the way out")
+        container.run("hive-admin", "approve", str(made.number))
+    wanted = f'"mode": "{egress.mode}"'
+    container.until("the way out", lambda: wanted in container.run("hive-admin", "egress", AGENT, "--json"))
+
+
+def in_cage(container: Container, *commands: Sequence[str]) -> list[tuple[int, str]]:
+    """How each ended, and what it said in one line. By one call: `hive-admin exec` takes longer than they do."""
+    script = "".join(f"said=$({shlex.join(one)} 2>&1); echo $? $said\n" for one in commands)
+    lines = container.run("hive-admin", "exec", AGENT, "--", "sh", "-c", script).splitlines()
+    return [(int(code), said) for code, _, said in (line.partition(" ") for line in lines)]
+
+
+async def test_an_agent_reaches_through_its_proxy_what_its_list_allows_and_nothing_else(
+    container: Container, vera: str, sites: None
+) -> None:
+    before = agent(container)
+    site, curl = f"http://site.example:{LISTED}/hello", ("curl", "-sS", "-m", "10")
+    ((_, said),) = in_cage(container, (*curl, site))
+    assert "lets nothing out" in said
+    await allow(container, Egress(mode="allow", allow=[f"site.example:{LISTED}", f"{ADDRESS}:{LISTED}"]))
+
+    def by_proxy(url: str) -> list[tuple[str, ...]]:
+        return [(*curl, url), (*curl, "--proxytunnel", url), ("python3", "-c", GET, url)]
+
+    unlisted = [f"site.example:{OTHER}", f"{ADDRESS}:{OTHER}", f"other.example:{LISTED}"]
+    past = [(ADDRESS, LISTED), ("127.0.0.1", LISTED), ("192.0.2.1", 80), ("site.example", LISTED)]
+    commands = by_proxy(site)
+    for place in unlisted:
+        commands += by_proxy(f"http://{place}/hello")
+    for host, port in past:
+        commands += [(*curl, "--noproxy", "*", f"http://{host}:{port}/")]
+        commands += [("python3", "-c", CONNECT, host, str(port))]
+    ended = iter(in_cage(container, *commands))
+
+    assert [next(ended) for _ in by_proxy(site)] == [(0, "hello")] * 3
+    for place in unlisted:
+        assert f"{place} is not in the list" in next(ended)[1]
+        code, said = next(ended)
+        assert (code, "403" in said) == (56, True), said
+        code, said = next(ended)
+        assert (code, "HTTP Error 403" in said) == (1, True), said
+    no_way, no_name = (7, 1), (6, 1)  # of curl, of Python
+    assert [(next(ended)[0], next(ended)[0]) for _ in past] == [no_way, no_way, no_way, no_name]
+
+    seen = json.loads(container.run("hive-admin", "egress", AGENT, "--json"))["decisions"]
+    assert {(one["host"], one["port"]) for one in seen if one["verdict"] == "allowed"} == {
+        ("site.example", LISTED)
+    }
+    now = agent(container)
+    assert (now["generation"], now["pid"]) == (before["generation"], before["pid"])
 
 
 def test_nothing_is_left_of_it_when_it_is_stopped(container: Container, vera: str) -> None:

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
-from types import TracebackType
 
 import pytest
 
 from libhive.names import MANAGER
-from libhive.paths import Paths
-from libhive.testing.hive import Hive
 from tests.booted.container import Container
+from tests.booted.hive import InstalledHive
 from tests.booted.layer import installed
 from tests.system.conftest import Story
 from tests.system.test_story import test_the_story_by_terminal as tell
-
-
-class InstalledHive(Hive):
-    """The clients of a hive whose processes are the container's units."""
-
-    def __init__(self, container: Container) -> None:
-        super().__init__()
-        self.container = container
-        self.paths = Paths(run=container.path("/run/hyperhive"), state=container.path("/var/lib/hyperhive"))
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for link in self._links:
-            await link.close()
-        shutil.rmtree(self.root)
-
-    def logs(self) -> str:
-        return self.container.journal()[-20_000:]
 
 
 class InstalledStory(Story):

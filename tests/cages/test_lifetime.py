@@ -20,7 +20,7 @@ from services.lifecycle.cages.keeper import Kept, read_record
 from services.lifecycle.sweep import sweep
 from tests.cages.conftest import KINDS, Hutch
 
-STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(1000)"
+STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(1000)"
 IRIS = agent_name("iris")
 
 
@@ -75,7 +75,7 @@ async def test_stop_asks_first(hutch: Hutch) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_who_does_not_listen_is_killed_after_the_grace_time(hutch: Hutch) -> None:
     cage = await hutch.start("iris", program=("-c", STUBBORN))
-    while "up" not in hutch.log("iris"):
+    while "deaf" not in hutch.log("iris"):
         await asyncio.sleep(0.01)
     began = asyncio.get_running_loop().time()
     await hutch.cages.stop(cage, 0.3)

@@ -92,13 +92,13 @@ class Nspawn:
 
     async def start(self, plan: Plan) -> Running:
         unit = unit_of(plan.name)
-        await self._end(plan.name)
+        await self.end(plan.name)
         await self.units.limit(unit, properties(plan.spec.limits))
         began = now_ms()
         try:
             return await self._begun(plan, unit, began)
         except BaseException:
-            await self._end(plan.name)
+            await self.end(plan.name)
             raise
 
     async def _begun(self, plan: Plan, unit: str, began: int) -> Running:
@@ -143,7 +143,7 @@ class Nspawn:
         name = AgentName(cage.record.name)
         await self.units.kill(unit_of(name))
         await self.ended(cage)
-        await self._end(name)
+        await self.end(name)
         cage.close()
 
     def status(self, cage: Running) -> Ended | None:
@@ -170,7 +170,7 @@ class Nspawn:
         known = await self.units.properties(unit_of(name))
         keeper = kernel.Process.reopen(record.keeper) if record and record.kind == self.kind else None
         if record is None or keeper is None or known["MainPID"] != keeper.pid:
-            await self._end(name)
+            await self.end(name)
             return None
         run = self.paths.cage(name)
         cage = Running(record=record, run=run, log=logbook.path(self.paths, name), keeper=keeper)
@@ -192,9 +192,7 @@ class Nspawn:
         """From the journal; what systemd itself says of the unit is in it."""
         return _journal(name, lines)
 
-    # ---- what systemd does for us
-
-    async def _end(self, name: AgentName) -> None:
+    async def end(self, name: AgentName) -> None:
         """Whatever there is of it, is no more; returns when it is gone."""
         unit = unit_of(name)
         try:
@@ -204,6 +202,8 @@ class Nspawn:
             await self.units.stop(unit, STOP_SECONDS_MAX)
         await self.units.forget(unit)
         await self.units.let_go(unit)
+
+    # ---- what systemd does for us
 
     async def _until_put_away(self, name: AgentName, pid: int) -> Mapping[str, Any]:
         async with asyncio.timeout(STOP_SECONDS_MAX):

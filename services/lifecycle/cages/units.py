@@ -26,6 +26,7 @@ NOT_THERE = (
 OURS = ("hive-build@", "hive-cage@")
 CLEANING = "maintenance"
 POLL_SECONDS = 0.05
+THERE = ["activating", "active", "deactivating", "failed", "reloading"]
 REFUSED = (
     "org.freedesktop.DBus.Error.AccessDenied",
     "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",
@@ -34,6 +35,11 @@ REFUSED = (
 
 def unit_of(name: AgentName) -> str:
     return f"hive-cage@{name}.service"
+
+
+def name_in(unit: str) -> str:
+    """Whatever stands there in the place of an agent's name."""
+    return unit.removeprefix("hive-cage@").removesuffix(".service")
 
 
 class Units:
@@ -103,6 +109,11 @@ class Units:
             )
             known |= {name: value.value for name, value in found.items()}
         return known
+
+    async def there(self) -> list[str]:
+        """Every cage's unit that systemd has, but for those that have ended well."""
+        (found,) = await self._call("ListUnitsByPatterns", "asas", THERE, [unit_of(AgentName("*"))])
+        return [str(name) for name, *_ in found]
 
     def close(self) -> None:
         if self._bus is not None:
