@@ -14,6 +14,7 @@ from deploy.setup import setup
 TARGET = "hyperhive.target"
 UNITS = tuple(f"hive-{name}.service" for name in SERVICES)
 CAGES = "hive-cage@*.service"
+SET = ("/etc/systemd/system.control", "/run/systemd/system.control")
 SLICES = ("hive-cages.slice", "hive-services.slice", "hive.slice")
 USERS = tuple(f"hive-{name}" for name in (*SERVICES, "builder"))
 GROUPS = ("hive", "hive-admin")
@@ -65,6 +66,10 @@ def stop() -> None:
 
 
 def forget() -> None:
+    """What lifecycle had systemd set of a cage is kept by it in files that outlive the unit."""
+    for place in SET:
+        for drop_ins in Path(place).glob("hive-cage@*.service.d"):
+            shutil.rmtree(drop_ins, ignore_errors=True)
     _quietly("systemctl", "daemon-reload")
     _quietly("systemctl", "reset-failed", "hive-*", TARGET)
 
