@@ -15,6 +15,7 @@ TARGET = "hyperhive.target"
 UNITS = tuple(f"hive-{name}.service" for name in SERVICES)
 CAGES, BUILDS = "hive-cage@*.service", "hive-build@*.service"
 SLICES = ("hive-builds.slice", "hive-cages.slice", "hive-services.slice", "hive.slice")
+SET = ("/etc/systemd/system.control", "/run/systemd/system.control")
 USERS = tuple(f"hive-{name}" for name in (*SERVICES, "builder"))
 GROUPS = ("hive", "hive-admin")
 BUILDER = "hive-builder"
@@ -77,6 +78,10 @@ def stop() -> None:
 
 
 def forget() -> None:
+    """What lifecycle had systemd set of a cage is kept by it in files that outlive the unit."""
+    for place in SET:
+        for drop_ins in Path(place).glob("hive-cage@*.service.d"):
+            shutil.rmtree(drop_ins, ignore_errors=True)
     _quietly("systemctl", "daemon-reload")
     _quietly("systemctl", "reset-failed", "hive-*", TARGET)
 

@@ -17,11 +17,15 @@ from typing import NoReturn
 FILTER = Path("/etc/hive/seccomp")
 NAME = "hive-init"
 INIT = """
-trap 'asked=1; [ -z "$program" ] || kill -TERM "$program"' TERM
+trap 'asked=1; again=1; [ -z "$program" ] || kill -TERM "$program"' TERM
 "$@" &
 program=$!
 [ -z "$asked" ] || kill -TERM "$program"
-while wait "$program"; status=$?; kill -0 "$program" 2>/dev/null; do :; done
+while
+    again=; wait "$program"; code=$?
+    [ "$code" = 127 ] && [ -n "$status" ] || status=$code
+    [ -n "$again" ]
+do :; done
 counts="/sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control"
 [ "$status" != 137 ] || ! grep -qs "^oom_kill [1-9]" $counts || echo "hive-init: out of memory"
 exit "$status"

@@ -151,6 +151,10 @@ SABOTAGE: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
     "memory:cgroup1": (("MemoryMax=infinity",), ("", "")),
     "no-capabilities": (RUN_CHANGED, ("--drop-capability=all", "--capability=CAP_CHOWN")),
     "no-network": ((*RUN_CHANGED, "PrivateNetwork=no"), ('"--private-network", ', "")),
+    "own-page": (
+        ("ExecStartPre=", "ExecStartPre=+/usr/bin/mkdir /run/hyperhive/pages/mallory"),
+        ("", ""),
+    ),
     "own-slice": (("Slice=system.slice",), ("", "")),
     "own-users": (RUN_CHANGED, ("plan['uid_base']}:{UIDS}", "plan['uid_base']}:{UIDS // 2}")),
     "read-only-doors": (
@@ -229,6 +233,16 @@ def test_sigkill_of_a_part_leaves_nothing_and_ends_in_a_running_agent(
 
 def is_next(now: dict[str, object], before: dict[str, object]) -> bool:
     return now["cage"] == "running" and now["generation"] != before["generation"]
+
+
+def said_in(container: Container, *command: str) -> str:
+    """In its cage, as soon as its harness listens."""
+
+    def look() -> str:
+        done = container.ended("hive-admin", "exec", AGENT, "--", *command)
+        return "" if done.returncode else done.stdout
+
+    return container.until("its harness", look)
 
 
 def leftovers(container: Container) -> list[str]:
@@ -417,7 +431,7 @@ def test_nothing_is_left_of_it_when_it_is_stopped(container: Container, vera: st
     assert container.unit(UNIT, "ActiveState", "Result") == {"ActiveState": "inactive", "Result": "success"}
     container.run("hive-admin", "start", vera)
     container.until("vera", lambda: agent(container)["cage"] == "running")
-    assert container.run("hive-admin", "exec", vera, "--", "cat", "/state/note") == "mine\n"
+    assert said_in(container, "cat", "/state/note") == "mine\n"
 
 
 # ---- a root of its own, built without any right
@@ -584,3 +598,45 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+# ---- what an agent, or another user of the host, tries
+
+
+def test_an_agent_fills_its_pages_directory_and_nothing_of_the_host(container: Container, vera: str) -> None:
+    fill = "import os\nfor n in range(4000): open(f'/run/page/{n}', 'w').close()"
+    said = container.run("hive-admin", "exec", vera, "--", "python3", "-c", fill, status=None)
+    assert "No space left on device" in said
+    said = container.run(
+        "hive-admin", "exec", vera, "--", "sh", "-c", "rm /run/page/?; yes >/run/page/x", status=None
+    )
+    assert "No space left on device" in said
+    used = container.run("df", "--output=iused", "/run").split()[1]
+    assert int(used) < 2_000
+    container.run("hive-admin", "restart", vera)
+    container.until("vera, with a new page", lambda: agent(container)["cage"] == "running")
+    assert said_in(container, "ls", "/run/page") == "page.sock\n"
+
+
+def test_what_an_agent_says_is_no_emergency_of_the_hosts(container: Container) -> None:
+    """journald shows those on every terminal."""
+    says = "import time; time.sleep(1); print('<0>the house is on fire')"
+    code, said = in_checkout(container, "-m", "tests.cages.start_one", "nspawn", "--run", says)
+    assert (code, said) == (0, "0 '<0>the house is on fire' ''\n")
+    told = container.run("journalctl", "-q", "-o", "json", "-t", "hive-cage-mallory").splitlines()
+    lines = [json.loads(line) for line in told]
+    assert [line["PRIORITY"] for line in lines if "on fire" in line["MESSAGE"]] == ["6"]
+
+
+def test_nobody_puts_words_into_a_cages_mouth(container: Container) -> None:
+    """In the journal anybody may call himself what he likes."""
+    dies = "import os, time; time.sleep(3); os.kill(os.getpid(), 9)"
+    forged = (
+        "for n in 1 2 3 4 5 6 7 8; do logger -t hive-cage-mallory 'hive-init: out of memory'; sleep 0.5; done"
+    )
+    container.run("systemd-run", "--quiet", "--uid=nobody", "sh", "-c", forged)
+    code, said = in_checkout(container, "-m", "tests.cages.start_one", "nspawn", "--run", dies)
+    assert code == 0, said
+    assert container.run("journalctl", "-q", "-t", "hive-cage-mallory", "-g", "out of memory", "_UID=65534")
+    assert said.startswith("137 "), said
+    assert "out of memory" not in said

@@ -180,6 +180,8 @@ def test_an_upgrade_keeps_state_settings_and_cages(container: Container) -> None
 
 LEFT = """
 ls -d /opt/hyperhive /run/hyperhive /etc/*/hyperhive.conf /etc/*/*/*hyperhive* 2>/dev/null
+ls -d /etc/systemd/system.control/*hive* /run/systemd/system.control/*hive* 2>/dev/null
+grep /hyperhive/ /proc/1/mountinfo
 ls -d /usr/local/bin/hive* /etc/systemd/system/*hive* /etc/systemd/system/*.wants/*hive* 2>/dev/null
 ps -eo user,comm --no-headers | grep hive
 machinectl --no-legend

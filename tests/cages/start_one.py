@@ -1,5 +1,5 @@
-"""`python -m tests.cages.start_one KIND [ROOT]`: starts one cage, says whether it is up or what it lacks, and ends it. With a
-root: what the cage sees of it."""
+"""`python -m tests.cages.start_one KIND [ROOT | --run CODE]`: starts one cage, says whether it is up or what it lacks, and ends
+it. With a root: what the cage sees of it. With code: how its program is said to have ended."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ async def look_at(kind: str, root: Path) -> str:
     return done.output.rstrip()
 
 
+async def run_one(kind: str, code: str) -> str:
+    hutch = Hutch(kind, INSTALLED)
+    cage = await hutch.start("mallory", 2, ("-c", code))
+    ended = await hutch.cages.ended(cage)
+    await hutch.cages.kill(cage)
+    return f"{ended.exit_code} {ended.last_words!r} {ended.reason!r}"
+
+
+async def main(kind: str, what: str = "", code: str = "") -> None:
+    if what == "--run":
+        print(await run_one(kind, code))
+    else:
+        print(await (look_at(kind, Path(what)) if what else start_one(kind)))
+
+
 if __name__ == "__main__":
-    kind, *root = sys.argv[1:]
-    print(asyncio.run(look_at(kind, Path(root[0])) if root else start_one(kind)))
+    asyncio.run(main(*sys.argv[1:]))

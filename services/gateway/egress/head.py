@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,8 @@ from libhive import destinations
 from libhive.destinations import Destination
 
 HEAD_BYTES_MAX: Final = 16 * 1024
+HEAD_BYTE_COST: Final = 512
+"""In bytes that are only passed on: a head of a thousand fields keeps the loop for many milliseconds."""
 _REASONS: Final = {
     400: "Bad Request",
     403: "Not Allowed By This Agent's Egress List",
@@ -47,11 +50,19 @@ def server() -> h11.Connection:
     return h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
 
 
-async def read(reader: asyncio.StreamReader, near: h11.Connection) -> Asked | None:
-    """None when there came nothing at all. Raises BadHead."""
+async def _nothing(cost: int) -> None:
+    pass
+
+
+async def read(
+    reader: asyncio.StreamReader, near: h11.Connection, spend: Callable[[int], Awaitable[None]] = _nothing
+) -> Asked | None:
+    """None when there came nothing at all. Raises BadHead. `spend` is told what the bytes cost before they are parsed."""
     try:
         while (event := near.next_event()) is h11.NEED_DATA:
-            near.receive_data(await reader.read(HEAD_BYTES_MAX))
+            data = await reader.read(HEAD_BYTES_MAX)
+            await spend(len(data) * HEAD_BYTE_COST)
+            near.receive_data(data)
         if not isinstance(event, h11.Request):
             return None
         found = asked(event)

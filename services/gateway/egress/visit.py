@@ -93,9 +93,10 @@ class Visit:
     # ---- before the first byte
 
     async def _serve(self) -> None:
+        await self._owner.pace.spend(OPENING_COST)  # of one that makes no sense as well
         try:
             async with asyncio.timeout(self._owner.settings.egress_head_seconds_max):
-                self._asked = await head.read(self._near[0], self._http)
+                self._asked = await head.read(self._near[0], self._http, self._owner.pace.spend)
         except BadHead as bad:
             self._owner.book.refuse(self._owner.agent, "", 0, "refused", "bad-request", bad.message)
             await self._say(head.refusal(self._http, bad.status, bad.message))
@@ -106,7 +107,6 @@ class Visit:
             )
             return
         if self._asked is not None:
-            await self._owner.pace.spend(OPENING_COST)
             await self._decide(self._asked)
 
     async def _decide(self, asked: Asked) -> None:

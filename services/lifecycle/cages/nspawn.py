@@ -221,7 +221,9 @@ class Nspawn:
 
     def _why(self, name: AgentName) -> str:
         """The last that the cage itself said, or hive-cage, or nspawn."""
-        said = _journal(name, 20, f"SYSLOG_IDENTIFIER=hive-cage-{name}").splitlines()
+        said = _journal(
+            name, 20, f"SYSLOG_IDENTIFIER=hive-cage-{name}"
+        ).splitlines()  # without systemd's own words
         return logbook.last_line_of("\n".join(line for line in said if not line.startswith(NSPAWN_SAYS)))
 
     # ---- what the kernel says
@@ -299,6 +301,7 @@ def of_kernel(cage: Running) -> dict[str, bool]:
         "no-network": kernel.interfaces(pid) == ["lo"],
         "no-new-privileges": status.get("NoNewPrivs") == "1",
         "own-mounts": root.source.endswith(f"/hive-cage/{cage.record.name}/root"),
+        "own-page": kernel.mount(pid, Inside().page).source == "/",
         "own-processes": len(status.get("NSpid", "").split()) >= 2,
         "own-users": kernel.users(pid) == [(0, uid - AGENT_UID, UIDS_PER_CAGE)],
         "read-only-doors": "ro" in kernel.mount(pid, Inside().doors).options,
@@ -374,7 +377,10 @@ def _write(path: Path, content: bytes) -> None:
 
 def _journal(name: AgentName, lines: int, *matches: str) -> str:
     command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={lines}"]
-    command += matches or [f"--unit={unit_of(name)}"]
+    command += [
+        f"--unit={unit_of(name)}",
+        *matches,
+    ]  # by the unit always: an identifier is what anybody says of himself
     try:
         done = subprocess.run(
             command,

@@ -14,6 +14,7 @@ import pytest
 
 from libhive.problems import NoSpace
 from services.gateway.egress import names
+from services.gateway.egress.head import HEAD_BYTE_COST
 from services.gateway.egress.pace import OPENING_COST, Pace
 from services.gateway.store import Store
 from tests.gateway.egress.conftest import Scene
@@ -460,6 +461,23 @@ def test_one_agent_has_its_pace() -> None:
 
 
 # ---- the book
+
+
+async def test_a_head_is_paid_for_before_it_is_parsed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that makes no sense: an agent that sends nothing else would have the loop for itself."""
+    spent: list[int] = []
+
+    async def spend(pace: Pace, cost: int) -> None:
+        spent.append(cost)
+
+    monkeypatch.setattr(Pace, "spend", spend)
+    await scene.start()
+    data = b"GET / HTTP/1.1\r\n" + b"H: x\r\n" * 1000 + b"\r\n"
+    reader, writer = await scene.come()
+    writer.write(data)
+    assert (await reader.read()).startswith(b"HTTP/1.1 400")
+    assert spent[0] == OPENING_COST
+    assert sum(spent[1:]) == len(data) * HEAD_BYTE_COST
 
 
 async def test_a_flood_of_refusals_washes_nothing_else_out(scene: Scene) -> None:

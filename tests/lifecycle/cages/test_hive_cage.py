@@ -200,13 +200,18 @@ NAMES = (
     ("stop", "iris"),
     ("start", "iris", "x"),
     ("end", "iris\n"),
+    ("page", "a/b"),
+    ("start", "a\\x2db"),
+    ("start", "Iris"),
+    ("start", "iris-"),
+    ("start", "i" * 32),
 )
 
 
 @pytest.mark.parametrize("arguments", NAMES)
 def test_it_does_nothing_for_a_name_that_is_none(arguments: tuple[str, ...]) -> None:
     done = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, env={}, check=False)
-    assert (done.returncode, done.stderr) == (1, "hive-cage: usage: hive-cage start|end NAME\n")
+    assert (done.returncode, done.stderr) == (1, "hive-cage: usage: hive-cage page|start|end NAME\n")
 
 
 # ---- the unit
