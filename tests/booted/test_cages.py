@@ -630,9 +630,9 @@ def test_what_an_agent_says_is_no_emergency_of_the_hosts(container: Container) -
 
 def test_nobody_puts_words_into_a_cages_mouth(container: Container) -> None:
     """In the journal anybody may call himself what he likes."""
-    dies = "import os, time; time.sleep(3); os.kill(os.getpid(), 9)"
+    dies = "import os, time; time.sleep(1); os.kill(os.getpid(), 9)"
     forged = (
-        "for n in 1 2 3 4 5 6 7 8; do logger -t hive-cage-mallory 'hive-init: out of memory'; sleep 0.5; done"
+        "for n in $(seq 200); do logger -t hive-cage-mallory 'hive-init: out of memory'; sleep 0.05; done"
     )
     container.run("systemd-run", "--quiet", "--uid=nobody", "sh", "-c", forged)
     code, said = in_checkout(container, "-m", "tests.cages.start_one", "nspawn", "--run", dies)

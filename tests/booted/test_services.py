@@ -102,11 +102,16 @@ def test_one_service_cannot_read_or_replace_what_is_anothers(container: Containe
         assert "Permission denied" in said or "Operation not permitted" in said, attempt
 
 
+def is_caged(container: Container) -> bool:
+    return "hm1nd  running" in container.run("hive-admin", "agents", user="anna", status=None)
+
+
 def test_a_reboot_changes_nothing(container: Container) -> None:
     container.run("hive-admin", "send", "hm1nd", "water the plants", user="anna")
     container.run("hive-admin", "login", "--stdin", input="sk-ant-oat-" + "x" * 40, user="anna")
     container.reboot()
     container.until("six services", lambda: len(pids(container)) == len(UNITS))
+    container.until("the manager, in its cage", lambda: is_caged(container))
     assert "water the plants" in container.run("hive-admin", "search", "plants", user="anna")
     assert "rehearsal" not in container.run("hive-admin", "status", user="anna")
 

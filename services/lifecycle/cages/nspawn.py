@@ -377,10 +377,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def _journal(name: AgentName, lines: int, *matches: str) -> str:
     command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={lines}"]
-    command += [
-        f"--unit={unit_of(name)}",
-        *matches,
-    ]  # by the unit always: an identifier is what anybody says of himself
+    # by the unit in any case: an identifier is what anybody says of himself
+    command += [f"--unit={unit_of(name)}", *matches]
     try:
         done = subprocess.run(
             command,
