@@ -120,6 +120,7 @@ def test_lifecycle_may_start_cages_and_nothing_else(
 ) -> None:
     done = container.ended(*AS_LIFECYCLE, "systemctl", "--no-ask-password", verb, unit)
     assert done.returncode != 0
+    container.ended("systemctl", "reset-failed", unit)
     assert ("Access denied" not in done.stdout and "authentication" not in done.stdout) == allowed, (
         done.stdout
     )
@@ -305,11 +306,14 @@ def test_its_state_is_lifecycles_on_disk(container: Container, vera: str) -> Non
 
 GHOST = """
 for name in ghost spook; do
-    mkdir -p /run/hive-cage/$name/root/deep /run/hyperhive/pages/$name/deep
+    mkdir -p /run/hive-cage/$name/root/deep /run/hyperhive/pages/$name
+    mount -t tmpfs -o size=256k page /run/hyperhive/pages/$name
+    mkdir /run/hyperhive/pages/$name/deep
     chown -R 700000:700000 /run/hyperhive/pages/$name && chmod 700 /run/hyperhive/pages/$name/deep
 done
-mkdir -p /run/systemd/system/hive-cage@ghost.service.d
-printf '[Service]\\nType=exec\\nExecStart=\\nExecStart=sleep 1000\\n' >/run/systemd/system/hive-cage@ghost.service.d/test.conf
+place=/run/systemd/system/hive-cage@ghost.service.d
+mkdir -p $place
+printf '[Service]\\nType=exec\\nExecStartPre=\\nExecStart=\\nExecStart=sleep 1000\\n' >$place/test.conf
 systemctl daemon-reload
 systemctl start hive-cage@ghost
 touch /run/hive-cage/ghost/root/file

@@ -11,6 +11,7 @@ import signal
 import socketserver
 import subprocess
 import threading
+import time
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -59,4 +60,4 @@ server = Server(str(address), Handler)
 address.chmod(0o660)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 while True:
-    signal.pause()
+    time.sleep(0.1)  # not signal.pause(): one that comes right before it would wait for the next

@@ -238,8 +238,8 @@ async def test_nothing_of_the_harness_reaches_the_cli_or_its_commands(rig: Rig) 
     assert names <= {
         "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS", "CLAUDE_CODE_MAX_RETRIES",
-        "CLAUDE_CODE_TMPDIR", "CLAUDE_CONFIG_DIR", "DISABLE_AUTOUPDATER", "HIVE_TENANT", "HOME", "IS_SANDBOX", "LANG",
-        "PALETTE", "PATH", "XDG_RUNTIME_DIR",
+        "CLAUDE_CODE_TMPDIR", "CLAUDE_CONFIG_DIR", "DISABLE_AUTOUPDATER", "HIVE_TENANT", "HOME", "HTTPS_PROXY", "HTTP_PROXY",
+        "IS_SANDBOX", "LANG", "NO_PROXY", "PALETTE", "PATH", "XDG_RUNTIME_DIR", "http_proxy", "https_proxy", "no_proxy",
     }  # fmt: skip
     assert "Bearer" not in Path(f"/proc/{pid}/cmdline").read_bytes().decode()
     assert "Bearer" not in json.dumps(await rig.transcript())

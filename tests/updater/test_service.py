@@ -100,7 +100,7 @@ async def test_a_broken_cage_is_not_waited_for(scene: Scene) -> None:
     scene.cages["iris"] = Cage(GOOD, 1, 1)
     scene.start()
     scene.approve(2, "iris", BAD)
-    await scene.until(lambda deploy: deploy.step == "switched")
+    await scene.until(lambda deploy: deploy.step == "switched" and scene.cages["iris"].cage == "running")
     scene.set("iris", cage="broken")
     deploy = await scene.ended()
     assert "did not start" in deploy.detail

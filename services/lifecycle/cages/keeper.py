@@ -16,6 +16,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,7 @@ RECORD_FILE, STATUS_FILE = "cage.json", "status.json"
 START_SECONDS_MAX = 10.0
 KILL_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.002
+LOOKS_MAX, LOOK_SECONDS = 5, 0.02
 KILLED = (-1, 128 + signal.SIGKILL)
 """Exit codes of a cage whose program, or something around it, was ended by SIGKILL."""
 
@@ -301,15 +303,26 @@ class Kept(ABC):
             raise Conflict(f"the cage did not start its program within {START_SECONDS_MAX:g} s") from None
 
     def _take_controls(self, cage: Running) -> None:
-        record = cage.record
-        held = limits.holding(record.promised, record.groups, record.limits, cage.program)
-        controls = dict(sorted({**self.controls_of(cage), **held}.items()))
+        controls = self._controls(cage)
+        for _ in range(LOOKS_MAX):
+            if all(controls.values()):
+                break
+            time.sleep(
+                LOOK_SECONDS
+            )  # on a busy host we may have seen what became the program, not the program
+            self.find(cage)
+            controls = self._controls(cage)
         missing = [control for control, holds in controls.items() if not holds]
         if missing and _lives(
             cage.program
         ):  # of one that has ended meanwhile the kernel says nothing any more
             raise Conflict(f"the cage did not get the control `{'`, `'.join(missing)}` and was not started")
         cage.controls = tuple(controls)
+
+    def _controls(self, cage: Running) -> dict[str, bool]:
+        record = cage.record
+        held = limits.holding(record.promised, record.groups, record.limits, cage.program)
+        return dict(sorted({**self.controls_of(cage), **held}.items()))
 
     def _parent_of_program(self, cage: Running) -> int:
         return (cage.init or cage.keeper).pid
