@@ -67,7 +67,7 @@ async def test_every_route_is_documented(dashboard: Dashboard) -> None:
 
 async def test_there_are_routes_to_test(dashboard: Dashboard) -> None:
     assert len(unsafe(dashboard)) == 31
-    assert len(routes(dashboard)) == 50
+    assert len(routes(dashboard)) == 51
 
 
 @pytest.mark.parametrize(
