@@ -13,15 +13,13 @@ from libhive.link import Gap, Link
 from libhive.messages.broker import Mailbox, MailboxChanged
 from libhive.names import AgentName, agent_name
 from libhive.paths import Paths
-from libhive.problems import Problem
 from libhive.web.serve import WebServer, unix_socket
+from services.gateway.asking import until_answered
 from services.gateway.egress.doors import Proxies
 from services.gateway.exchange import Receive, Scope, Send
 from services.gateway.store import Store
 
 log = logging.getLogger("hive.gateway")
-
-RETRY_SECONDS = 0.5
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -93,7 +91,7 @@ class HttpDoors:
         await asyncio.gather(*(self.close(agent) for agent in list(self._doors)))
 
     async def _sync(self, broker: Broker) -> None:
-        mailboxes = await _mailboxes(broker)
+        mailboxes = await until_answered(broker.mailboxes, "the broker", "the doors")
         there = {mailbox.name for mailbox in mailboxes}
         for mailbox in mailboxes:
             await self._set(mailbox)
@@ -110,18 +108,3 @@ class HttpDoors:
     async def _forget(self, agent: AgentName) -> None:
         await self.close(agent)
         await self._store.drop_door(agent)
-
-
-async def _mailboxes(broker: Broker) -> list[Mailbox]:
-    """Asks until the broker answers."""
-    told = False
-    while True:
-        try:
-            return await broker.mailboxes()
-        except Problem as problem:
-            if not told:
-                log.warning(
-                    "the broker does not answer; the doors stay as they are", extra={"code": problem.code}
-                )
-                told = True
-            await asyncio.sleep(RETRY_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -11,14 +10,13 @@ from libhive.clock import Clock
 from libhive.link import Gap, Link
 from libhive.messages.lifecycle import Agent, AgentChanged
 from libhive.names import AgentName
-from libhive.problems import NoSpace, Problem
+from libhive.problems import NoSpace
 from libhive.spec import Egress
+from services.gateway.asking import until_answered
 from services.gateway.egress import rules
 from services.gateway.egress.store import EgressStore
 
 log = logging.getLogger("hive.gateway")
-
-RETRY_SECONDS = 0.5
 
 
 class Policies:
@@ -52,7 +50,7 @@ class Policies:
             if isinstance(event, AgentChanged):
                 await self.take(event.agent)
             elif isinstance(event, Gap):
-                agents = await _agents(Lifecycle(link))
+                agents = await until_answered(Lifecycle(link).agents, "lifecycle", "ways out")
                 for agent in agents:
                     await self.take(agent)
                 for name in set(self._known) - {agent.name for agent in agents}:
@@ -82,24 +80,8 @@ class Policies:
     async def _keep(self, name: str, egress: Egress, *, anew: bool) -> None:
         try:
             await self._store.keep_spec(name, egress, anew=anew)
-        except (
-            NoSpace
-        ):  # what is known counts; it is written with the next change, or when lifecycle is asked again
+        except NoSpace:
+            # what is known counts; it is written with the next change, or when lifecycle is asked again
             log.warning("the disk is full: what an agent may reach was not kept", extra={"agent": name})
         else:
             self._kept[name] = egress
-
-
-async def _agents(lifecycle: Lifecycle) -> list[Agent]:
-    """Asks until lifecycle answers."""
-    told = False
-    while True:
-        try:
-            return await lifecycle.agents()
-        except Problem as problem:
-            if not told:
-                log.warning(
-                    "lifecycle does not answer; ways out stay as they are", extra={"code": problem.code}
-                )
-                told = True
-            await asyncio.sleep(RETRY_SECONDS)
