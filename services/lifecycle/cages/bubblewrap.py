@@ -65,9 +65,7 @@ class Bubblewrap(Kept):
 
     def check(self) -> None:
         as_root = os.geteuid() == 0
-        for program in (
-            ("bwrap", "prlimit", "unshare", "setpriv", "mount") if as_root else ("bwrap", "prlimit")
-        ):
+        for program in (*_PROGRAMS, *_ROOTS_PROGRAMS) if as_root else _PROGRAMS:
             if shutil.which(program) is None:
                 raise _missing(program)
         _check_version()

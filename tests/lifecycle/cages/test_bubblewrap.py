@@ -12,7 +12,7 @@ import pytest
 from libhive.names import agent_name
 from libhive.problems import Conflict
 from libhive.spec import AgentSpec
-from services.lifecycle.cages.bubblewrap import Line, command_line, staged, staging_place
+from services.lifecycle.cages.bubblewrap import Bubblewrap, Line, command_line, staged, staging_place
 from services.lifecycle.cages.cgroups import Group
 from services.lifecycle.cages.plan import Bind, Installation, Plan
 
@@ -130,3 +130,12 @@ def test_a_file_is_staged_by_its_directory_and_each_directory_once() -> None:
     moved, fstab = staged(binds, Path("/mnt"))
     assert fstab == "/a\\040b /mnt/0 none bind,X-mount.mkdir 0 0\n/c /mnt/1 none bind,X-mount.mkdir 0 0\n"
     assert [str(bind.source) for bind in moved] == ["/mnt/0/x", "/mnt/0/y", "/mnt/1"]
+
+
+@pytest.mark.parametrize("program", ["bwrap", "cat", "nsenter", "prlimit"])
+def test_a_program_that_is_not_there_is_named_with_its_package(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None if name == program else f"/usr/bin/{name}")
+    with pytest.raises(Conflict, match=f"{program} is not installed"):
+        Bubblewrap.__new__(Bubblewrap).check()
