@@ -543,6 +543,7 @@ def test_a_build_that_ends_too_early_says_why_and_leaves_nothing(
     wanted = Wanted(container, spec)
     container.shell(then)
     why = wanted.became()
+    container.shell(f"rm -f {TOO_SLOW}; systemctl daemon-reload")
     assert why == (
         f"Conflict: the debian root could not be built: {said} (the whole log: journalctl -u {wanted.unit})"
     )
