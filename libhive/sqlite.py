@@ -116,10 +116,9 @@ class Database:
 
         What `work` raises rolls back what it alone did, and is raised by the future.
         """
+        # kept: to be told which loop runs costs a system call each time
         if (loop := self._loop) is None:
-            loop = self._loop = (
-                asyncio.get_running_loop()
-            )  # each time it is asked for, it asks the kernel who we are
+            loop = self._loop = asyncio.get_running_loop()
         future: Promise[Any] = Promise()
         if self._broken is not None:
             future.set_exception(self._broken)

@@ -161,9 +161,6 @@ class Container:
         assert status == REBOOTED, f"nspawn ended with {status}\n{self.log.read_text()[-4000:]}"
         self._boot()
 
-    def power_off(self) -> None:
-        self._end()
-
     def move_to(self, place: Path) -> None:
         """Powers off, and gives away all that was written in it."""
         self._end()
