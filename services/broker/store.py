@@ -63,4 +63,8 @@ MIGRATIONS = (
         last INTEGER PRIMARY KEY, first INTEGER NOT NULL, oldest_ms INTEGER NOT NULL, newest_ms INTEGER NOT NULL
     );
     """,
+    """
+    DROP INDEX mail_open;
+    CREATE INDEX mail_open ON mail (recipient, seq) WHERE (state = 'stored' OR state = 'offered' OR state = 'seen');
+    """,
 )
