@@ -32,6 +32,10 @@ from services.broker.mail import (
 
 UNACKED_COUNTED_MAX = 1_000
 """Where counting somebody's open mail stops: counting a million costs as much as sending hundreds."""
+INSERT = (
+    "INSERT INTO mail (id, recipient, sender, kind, body, in_reply_to, root, hops, question, choices,"
+    " deadline_ms, details, stored_ms, state, pause, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 class Posted(msgspec.Struct, kw_only=True):
@@ -51,6 +55,8 @@ class Posted(msgspec.Struct, kw_only=True):
 
     def pauses(self) -> list[Pause]:
         """Each once: what pauses a whole conversation holds the message back from all of its recipients."""
+        if not any(self.paused):
+            return []
         return list({pause.question: pause for pause in self.paused if pause}.values())
 
     def question(self) -> str:
@@ -99,29 +105,13 @@ class Mailroom:
     def _insert(
         self, c: Connection, draft: Draft, root: str, hops: int, paused: list[Pause | None], now: int
     ) -> Posted:
-        choices, details = _json(draft.choices), _json(draft.details)
+        said = draft.kind, draft.body, draft.in_reply_to, root, hops, draft.question, _json(draft.choices)
+        asked = draft.deadline_ms, _json(draft.details), now
         seqs = []
         for recipient, pause in zip(draft.recipients, paused, strict=True):
-            cursor = driver(c).execute(
-                "INSERT INTO mail (id, recipient, sender, kind, body, in_reply_to, root, hops, question, choices,"
-                " deadline_ms, details, stored_ms, state, pause, reason)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(
-                        draft.id,
-                        recipient,
-                        draft.sender,
-                        draft.kind,
-                        draft.body,
-                        draft.in_reply_to,
-                        root,
-                        hops,
-                    ),
-                    *(draft.question, choices, draft.deadline_ms, details, now),
-                    *(("held", pause.question, pause.reason) if pause else ("stored", "", "")),
-                ),
-            )
-            seqs.append(int(cursor.lastrowid))
+            state = ("held", pause.question, pause.reason) if pause else ("stored", "", "")
+            cursor = driver(c).execute(INSERT, (draft.id, recipient, draft.sender, *said, *asked, *state))
+            seqs.append(cursor.lastrowid)
         return Posted(draft=draft, now=now, root=root, hops=hops, seqs=seqs, paused=paused)
 
     def _repeated(self, c: Connection, draft: Draft, now: int) -> Posted:

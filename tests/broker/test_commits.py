@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from libhive import sqlite
 from libhive.daemon import Call
 from libhive.messages import broker as say
 from libhive.names import new_id
@@ -111,3 +112,24 @@ async def test_one_command_that_fails_after_it_has_changed_something_takes_nobod
     assert broker.mailboxes.peer(BOB).status == ""
     lease = (await hello(broker)).lease
     assert [mail.body for mail in (await recv(broker, lease)).mail] == ["before", "after"]
+
+
+SLOW = {"OpenEphemeral", "OpenAutoindex", "SorterOpen"}
+"""Of SQLite's bytecode: what makes a table for one execution of a statement, as `IN` with three values does."""
+
+
+async def test_what_every_message_costs_makes_no_table_of_its_own(broker: Broker) -> None:
+    driver = sqlite.driver(broker.core.database._writer)
+    lease = (await hello(broker)).lease
+    said: list[str] = []
+    driver.set_trace_callback(said.append)
+    sent = [await send(broker, body) for body in ("one", "two")]
+    assert len((await recv(broker, lease)).mail) == 2
+    broker.post._write_offers()
+    for one in sent:
+        await broker.post.on_ack(call(BOB), say.Ack(lease=lease, ids=[one.id]))
+    driver.set_trace_callback(None)
+    made = {text for text in said if text.startswith(("SELECT", "INSERT INTO mail ", "UPDATE"))}
+    assert {text.split()[0] for text in made} == {"SELECT", "INSERT", "UPDATE"}
+    for text in made:
+        assert SLOW.isdisjoint(row[1] for row in driver.execute(f"EXPLAIN {text}")), text
