@@ -53,6 +53,7 @@ START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 15.0
 CGROUPS = Path("/sys/fs/cgroup")
 JOURNAL_SECONDS_MAX = 10.0
+POLL_SECONDS_MAX = 0.05
 CHECK_SECONDS_MAX = 10.0
 NSPAWN_SAYS = "Trying to halt container."
 """When it is asked to end."""
@@ -206,12 +207,14 @@ class Nspawn:
     # ---- what systemd does for us
 
     async def _until_put_away(self, name: AgentName, pid: int) -> Mapping[str, Any]:
+        pause = POLL_SECONDS
         async with asyncio.timeout(STOP_SECONDS_MAX):
             while True:
                 known = await self.units.properties(unit_of(name))
                 if known["ActiveState"] in ("inactive", "failed") or known["MainPID"] not in (0, pid):
                     return known
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, POLL_SECONDS_MAX)  # thirty that end at once leave systemd time to end them
 
     def _outcome(self, cage: Running, known: Mapping[str, Any]) -> Ended:
         code = known["ExecMainStatus"] + (128 if known["ExecMainCode"] == KILLED else 0)
