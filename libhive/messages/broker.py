@@ -537,6 +537,24 @@ class Retain(Request[Retained], frozen=True, kw_only=True):
     apply: bool = False
 
 
+class Purged(Reply, frozen=True, kw_only=True):
+    """What is gone."""
+
+    messages: int
+    questions: int
+    reminders: int
+
+
+class PurgeMailbox(Request[Purged], frozen=True, kw_only=True):
+    """Updater: remove a closed mailbox with its mail, questions and reminders. What it wrote to others is theirs, and
+    stays."""
+
+    KIND = "broker.purge_mailbox"
+    REPLY = Purged
+
+    name: Name
+
+
 # ---- news to subscribers
 
 
@@ -570,24 +588,6 @@ class ReminderChanged(Event, frozen=True, kw_only=True):
 class PeerChanged(Event, frozen=True, kw_only=True):
     KIND = "broker.peer_changed"
     peer: Peer
-
-
-class Purged(Reply, frozen=True, kw_only=True):
-    """What is gone."""
-
-    messages: int
-    questions: int
-    reminders: int
-
-
-class PurgeMailbox(Request[Purged], frozen=True, kw_only=True):
-    """Updater: remove a closed mailbox with its mail, questions and reminders. What it wrote to others is theirs, and
-    stays."""
-
-    KIND = "broker.purge_mailbox"
-    REPLY = Purged
-
-    name: Name
 
 
 class MailboxPurged(Event, frozen=True, kw_only=True):
