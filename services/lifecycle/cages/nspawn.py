@@ -214,7 +214,8 @@ class Nspawn:
                 if known["ActiveState"] in ("inactive", "failed") or known["MainPID"] not in (0, pid):
                     return known
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, POLL_SECONDS_MAX)  # thirty that end at once leave systemd time to end them
+                # each time longer: thirty that end at once leave systemd the time to end them
+                pause = min(2 * pause, POLL_SECONDS_MAX)
 
     def _outcome(self, cage: Running, known: Mapping[str, Any]) -> Ended:
         code = known["ExecMainStatus"] + (128 if known["ExecMainCode"] == KILLED else 0)
