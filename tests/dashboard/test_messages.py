@@ -216,6 +216,7 @@ async def test_a_dead_message_is_tried_again_or_dropped(
         assert hive.broker.last(broker.RetryMail) == broker.RetryMail(id=dead.id, recipient="bento")
 
         await row.get_by_role("button", name="Drop").click()
+        await expect(page.locator("dialog")).to_be_visible()
         await page.keyboard.press("Escape")
         await expect(page.locator("dialog")).to_have_count(0)
         assert hive.broker.last(broker.DropMail) is None
