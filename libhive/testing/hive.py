@@ -36,6 +36,7 @@ from libhive.messages.base import Ping
 from libhive.names import HIVE, MANAGER, OPERATOR, AgentName, new_id
 from libhive.paths import Paths
 from libhive.problems import Unavailable
+from libhive.testing import nursery
 
 START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 15.0
@@ -48,14 +49,16 @@ KEPT = ("PATH", "LANG", "TZ", "VIRTUAL_ENV", "PYTHONPATH")
 
 
 class Hive:
-    """One hive. `environ` is added to what each of its processes gets."""
+    """One hive. `environ` is added to what each of its processes gets. `forked`: its services come from a nursery, for tests
+    that start many of them."""
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environ: Mapping[str, str] | None = None, *, forked: bool = False) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="hive-", dir="/tmp"))  # socket paths must stay short
         self.root.chmod(0o755)
         self.paths = Paths(run=self.root / "run", state=self.root / "state")
         self.environ = dict(environ or {})
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.forked = forked
+        self.processes: dict[str, subprocess.Popen[bytes] | nursery.Process] = {}
         self._links: list[Link] = []
         self._guests: list[Guest] = []
         self._ports: Ports | None = None
@@ -196,7 +199,15 @@ class Hive:
 
     def spawn(self, service: str) -> None:
         """Starts the process of a service, without waiting for it; a test may put another one in its place."""
-        self._start(service, f"services.{service}")
+        if self.forked:
+            self.fork(service, f"services.{service}")
+        else:
+            self._start(service, f"services.{service}")
+
+    def fork(self, name: str, module: str) -> nursery.Process:
+        with (self.root / f"{name}.log").open("ab") as log:
+            self.processes[name] = found = nursery.start(module, environ=self.environment(), output=log)
+        return found
 
     def _start(self, name: str, *module: str) -> None:
         with (self.root / f"{name}.log").open("ab") as log:

@@ -166,8 +166,8 @@ class GatewayService:
     async def _served(self, served: Served) -> None:
         if served.route != "messages":
             return
+        self._note(served)  # first: what the operator has to know does not wait for the disk
         await self._count(served)
-        self._note(served)
         self.daemon.publish(
             RequestServed(
                 agent=served.agent,

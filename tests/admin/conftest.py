@@ -12,13 +12,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from libhive.messages.base import Reply, Request
 from libhive.paths import Paths
 from libhive.problems import BadRequest, Problem
+from libhive.testing import nursery
 from libhive.testing.peer import Heard, Peer
 
 SERVICES = ("approvals", "broker", "dashboard", "gateway", "lifecycle", "updater")
@@ -80,19 +81,43 @@ class Stage:
 
     async def admin(self, *argv: str, stdin: str = "", environ: dict[str, str] | None = None) -> Ended:
         began = time.monotonic()
-        process = await self.popen(*argv, environ=environ)
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 30)
-        seconds = time.monotonic() - began
-        assert process.returncode is not None
-        return Ended(process.returncode, out.decode(), err.decode(), seconds)
+        with (
+            tempfile.TemporaryFile() as given,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
+            given.write(stdin.encode())
+            given.seek(0)
+            process = nursery.start(
+                "libhive.admin",
+                argv,
+                environ=self.environment() | (environ or {}),
+                stdin=given,
+                output=out,
+                errors=err,
+            )
+            code = await asyncio.to_thread(process.wait, 30)
+            return Ended(code, _all_of(out), _all_of(err), time.monotonic() - began)
 
-    async def popen(self, *argv: str, environ: dict[str, str] | None = None) -> asyncio.subprocess.Process:
+    async def whole(self, *argv: str, stdin: str) -> Ended:
+        """With its start, for a test of how long it takes."""
+        began = time.monotonic()
+        process = await self.popen(*argv)
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 30)
+        assert process.returncode is not None
+        return Ended(process.returncode, out.decode(), err.decode(), time.monotonic() - began)
+
+    async def popen(self, *argv: str) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
         command = (sys.executable, "-m", "libhive.admin", *argv)
-        environment = self.environment() | (environ or {})
         return await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+            *command, stdin=pipe, stdout=pipe, stderr=pipe, env=self.environment()
         )
+
+
+def _all_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ async def test_a_dead_service_is_told_within_two_seconds(stage: Stage, service: 
     """Its socket is there, as after a SIGKILL, and nobody answers."""
     stage.stop(service)
     stage.paths.bus(service).touch()
-    ended = await stage.admin(*DEAD[service], stdin="sk-ant-api03-whatever")
+    ended = await stage.whole(*DEAD[service], stdin="sk-ant-api03-whatever")
     assert (ended.code, ended.out) == (3, "")
     assert f"{service} does not answer (unavailable)" in ended.err
     assert ended.seconds < 2.5, "two seconds, and what a machine that runs tests adds to a start"

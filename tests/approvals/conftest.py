@@ -87,7 +87,7 @@ async def news(guest: Guest, wait_ms: int = 5_000) -> list[Mail]:
 @pytest.fixture
 async def hive() -> AsyncIterator[Hive]:
     """Broker and approvals, and a mailbox for the manager, as lifecycle would have opened it."""
-    async with Hive() as hive:
+    async with Hive(forked=True) as hive:
         await hive.start("broker")
         await hive.open_mailbox(MANAGER)
         await hive.start("approvals")

@@ -50,7 +50,7 @@ async def told_once(hive: Hive, *words: str) -> None:
 
 @pytest.mark.parametrize("point", ["manager:after-main", "manager:after-tag"])
 async def test_the_first_start(point: str) -> None:
-    async with Hive({"HIVE_FAULT": point}) as hive:
+    async with Hive({"HIVE_FAULT": point}, forked=True) as hive:
         with pytest.raises(RuntimeError):
             await hive.start("approvals")
         await restart_with(hive)

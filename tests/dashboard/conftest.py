@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import random
 import shutil
 import socket
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
+from playwright.async_api import async_playwright
 
 from libhive.daemon import Daemon
 from libhive.link import Link
@@ -19,7 +23,16 @@ from libhive.paths import Paths
 from services.dashboard.service import DashboardService
 from services.dashboard.settings import Settings
 from services.dashboard.store import Store
+from tests.dashboard.chromium import CHROMIUM, FLAGS, Browsing, visit
 from tests.dashboard.rich import Hive
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser of a whole module lives in its loop, and so must all that a test meets it with."""
+    ours = (item for item in items if item.path.parent == Path(__file__).parent)
+    for item in ours:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
 class Dashboard:
@@ -90,7 +103,7 @@ def settings() -> Settings:
     )
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def hive(paths: Paths) -> AsyncIterator[Hive]:
     hive = Hive(paths)
     hive.start()
@@ -114,7 +127,7 @@ async def running(paths: Paths, settings: Settings) -> AsyncIterator[Dashboard]:
         await daemon._tasks.cancel()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def dashboard(hive: Hive, paths: Paths, settings: Settings) -> AsyncIterator[Dashboard]:
     async with running(paths, settings) as dashboard:
         await dashboard.until(
@@ -122,3 +135,12 @@ async def dashboard(hive: Hive, paths: Paths, settings: Settings) -> AsyncIterat
         )
         await dashboard.until(lambda: bool(dashboard.service._snapshot.pages()))
         yield dashboard
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browsing() -> AsyncIterator[Browsing]:
+    """One browser for a module; what each `browsing()` opens in it knows nothing of the others."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield functools.partial(visit, browser)
+        await browser.close()

@@ -3,69 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
 from libhive.clock import now_ms
 from libhive.messages import approvals, broker, gateway, lifecycle, updater
 from libhive.paths import Paths
 from services.dashboard.settings import Settings
 from tests.dashboard.cage import Cage, call, said
+from tests.dashboard.chromium import Browsing, go, logged_in, needs_chromium, toast
 from tests.dashboard.conftest import Dashboard, running
 from tests.dashboard.rich import DIGEST, HOSTILE, Hive, agent, mail_id, proposals, reminders
 from tests.dashboard.test_feed import stored
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 VIEWS = ("agents", "approvals", "messages", "questions", "reminders", "events")
 
-pytestmark = pytest.mark.skipif(
-    not Path(CHROMIUM).exists(), reason="needs Debian's chromium: apt install chromium"
-)
+pytestmark = needs_chromium
 
 
-@contextlib.asynccontextmanager
-async def browsing(*complaints: str) -> AsyncIterator[Page]:
-    """A page of a fresh browser; at the end nothing but `complaints` may stand in its console."""
-    errors: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = await browser.new_page(viewport={"width": 1440, "height": 900})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-        page.set_default_timeout(6_000)
-        try:
-            yield page
-        finally:
-            await browser.close()
-    assert not [error for error in errors if not any(complaint in error for complaint in complaints)]
-
-
-async def logged_in(page: Page, dashboard: Dashboard) -> None:
-    await page.goto(dashboard.url(f"/login#{await dashboard.token()}"))
-    await page.wait_for_url(dashboard.url("/"))
-    await page.wait_for_selector(".card, .empty")
-
-
-async def go(page: Page, view: str) -> None:
-    await page.click(f'.tabs a[href="#/{view}"]')
-    await expect(page.locator("h1#title")).to_have_text(view.capitalize())
-
-
-async def toast(page: Page, text: str) -> None:
-    await expect(page.locator(".toast", has_text=text).first).to_be_visible()
-
-
-async def test_the_login_page_explains_and_the_link_works_once(dashboard: Dashboard) -> None:
+async def test_the_login_page_explains_and_the_link_works_once(
+    dashboard: Dashboard, browsing: Browsing
+) -> None:
     token = await dashboard.token()
     async with browsing() as page:
         await page.goto(dashboard.url("/"))
@@ -81,7 +42,7 @@ async def test_the_login_page_explains_and_the_link_works_once(dashboard: Dashbo
         await expect(page.locator(".refused")).to_contain_text("used up")
 
 
-async def test_five_views_and_a_click_through(dashboard: Dashboard, hive: Hive) -> None:
+async def test_five_views_and_a_click_through(dashboard: Dashboard, hive: Hive, browsing: Browsing) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
         await expect(page.locator(".banner", has_text="Rehearsal")).to_contain_text("hive-admin login")
@@ -119,7 +80,9 @@ async def test_five_views_and_a_click_through(dashboard: Dashboard, hive: Hive) 
         )
 
 
-async def test_reminders_are_seen_scheduled_and_ended(dashboard: Dashboard, hive: Hive) -> None:
+async def test_reminders_are_seen_scheduled_and_ended(
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
+) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
         await go(page, "reminders")
@@ -185,7 +148,7 @@ async def test_reminders_are_seen_scheduled_and_ended(dashboard: Dashboard, hive
 
 
 async def test_an_approval_shows_the_effect_first_and_is_bound_to_it(
-    dashboard: Dashboard, hive: Hive
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
 ) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
@@ -212,7 +175,9 @@ async def test_an_approval_shows_the_effect_first_and_is_bound_to_it(
         assert hive.approvals.last(approvals.Deny) == approvals.Deny(number=6, reason="not now")
 
 
-async def test_what_is_decided_says_by_whom_and_not_that_it_cannot_be(dashboard: Dashboard) -> None:
+async def test_what_is_decided_says_by_whom_and_not_that_it_cannot_be(
+    dashboard: Dashboard, browsing: Browsing
+) -> None:
     async with browsing("404") as page:
         await logged_in(page, dashboard)
         for number, words, state in (
@@ -232,7 +197,9 @@ async def test_what_is_decided_says_by_whom_and_not_that_it_cannot_be(dashboard:
         await expect(page.locator(".detail .num")).to_have_text("#7")
 
 
-async def test_mail_of_every_kind_has_its_body_below_its_header(dashboard: Dashboard, hive: Hive) -> None:
+async def test_mail_of_every_kind_has_its_body_below_its_header(
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
+) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
         await go(page, "messages")
@@ -251,7 +218,9 @@ async def test_mail_of_every_kind_has_its_body_below_its_header(dashboard: Dashb
             assert below, kind
 
 
-async def test_the_banners_stay_in_sight(dashboard: Dashboard, hive: Hive, paths: Paths) -> None:
+async def test_the_banners_stay_in_sight(
+    dashboard: Dashboard, hive: Hive, paths: Paths, browsing: Browsing
+) -> None:
     """Also on an agent's page, which opens at its end; and nothing that sticks is hidden behind them."""
     cage = await Cage(paths, "iris").start()
     async with browsing() as page:
@@ -279,7 +248,7 @@ async def below_the_banners(page: Page, selector: str) -> bool:
 
 
 async def test_an_agents_page_follows_while_one_reads_at_its_end(
-    dashboard: Dashboard, hive: Hive, paths: Paths
+    dashboard: Dashboard, hive: Hive, paths: Paths, browsing: Browsing
 ) -> None:
     left = "(page => page.scrollHeight - page.scrollTop - page.clientHeight)(document.scrollingElement)"
     cage = await Cage(paths, "iris").start()
@@ -303,7 +272,7 @@ async def test_an_agents_page_follows_while_one_reads_at_its_end(
     await cage.stop()
 
 
-async def test_the_events_follow_their_end(dashboard: Dashboard, hive: Hive) -> None:
+async def test_the_events_follow_their_end(dashboard: Dashboard, hive: Hive, browsing: Browsing) -> None:
     left = "(log => log.scrollHeight - log.scrollTop - log.clientHeight)(document.querySelector('.log'))"
     async with browsing() as page:
         await logged_in(page, dashboard)
@@ -319,7 +288,9 @@ async def test_the_events_follow_their_end(dashboard: Dashboard, hive: Hive) -> 
         assert await page.evaluate("document.querySelector('.log').scrollTop") == 0
 
 
-async def test_destroying_asks_once_for_the_name(dashboard: Dashboard, hive: Hive) -> None:
+async def test_destroying_asks_once_for_the_name(
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
+) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
         card = page.locator(".card", has_text="iris")
@@ -334,7 +305,7 @@ async def test_destroying_asks_once_for_the_name(dashboard: Dashboard, hive: Hiv
 
 
 async def test_what_is_destroyed_can_be_purged_and_goes_from_the_page(
-    dashboard: Dashboard, hive: Hive
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
 ) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
@@ -354,7 +325,7 @@ async def test_what_is_destroyed_can_be_purged_and_goes_from_the_page(
         await expect(card).to_have_count(0)
 
 
-async def test_it_is_live(dashboard: Dashboard, hive: Hive) -> None:
+async def test_it_is_live(dashboard: Dashboard, hive: Hive, browsing: Browsing) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
         card = page.locator(".card", has_text="iris")
@@ -381,7 +352,9 @@ async def test_it_is_live(dashboard: Dashboard, hive: Hive) -> None:
         await expect(page.locator(".banner.bad")).to_have_count(0)
 
 
-async def test_a_page_survives_the_dashboards_restart(hive: Hive, paths: Paths, settings: Settings) -> None:
+async def test_a_page_survives_the_dashboards_restart(
+    hive: Hive, paths: Paths, settings: Settings, browsing: Browsing
+) -> None:
     async with browsing("ERR_", "Failed to load") as page:
         async with running(paths, settings) as first:
             await first.until(lambda: bool(first.service._snapshot.pages()))
@@ -394,7 +367,7 @@ async def test_a_page_survives_the_dashboards_restart(hive: Hive, paths: Paths, 
             await expect(page.locator(".card", has_text="iris")).to_be_visible()
 
 
-async def test_it_is_there_after_every_reload(dashboard: Dashboard) -> None:
+async def test_it_is_there_after_every_reload(dashboard: Dashboard, browsing: Browsing) -> None:
     """The snapshot may come before the first paint, or long after it."""
     async with browsing() as page:
         await logged_in(page, dashboard)
@@ -405,7 +378,7 @@ async def test_it_is_there_after_every_reload(dashboard: Dashboard) -> None:
 
 
 async def test_a_proposal_that_arrives_does_not_slip_under_the_pointer(
-    dashboard: Dashboard, hive: Hive
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
 ) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
@@ -421,7 +394,9 @@ async def test_a_proposal_that_arrives_does_not_slip_under_the_pointer(
         await expect(page.locator(".detail .num")).to_have_text("#7")
 
 
-async def test_a_refusal_is_a_toast_with_its_hint(dashboard: Dashboard, hive: Hive) -> None:
+async def test_a_refusal_is_a_toast_with_its_hint(
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
+) -> None:
     async with browsing("503") as page:
         await logged_in(page, dashboard)
         hive.broker.stop()
@@ -446,7 +421,9 @@ async def inert(page: Page) -> None:
     assert not set(text) & set("\u202e\u202c\u200b\u2066\x07\x1b")
 
 
-async def test_hostile_text_is_text_in_every_view(dashboard: Dashboard, hive: Hive) -> None:
+async def test_hostile_text_is_text_in_every_view(
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
+) -> None:
     evil = HOSTILE + "\x1b]0;owned\x07\u2066" + "</textarea></script>" + "A" * 3000
     async with browsing() as page:
         await logged_in(page, dashboard)
@@ -481,7 +458,7 @@ async def test_hostile_text_is_text_in_every_view(dashboard: Dashboard, hive: Hi
 
 
 async def test_a_hostile_cage_gets_nothing_out_of_its_page(
-    dashboard: Dashboard, hive: Hive, paths: Paths
+    dashboard: Dashboard, hive: Hive, paths: Paths, browsing: Browsing
 ) -> None:
     entries: list[dict[str, Any]] = [
         {"seq": number, "at_ms": now_ms(), "turn": "t", "kind": "assistant", "body": body}
@@ -517,7 +494,7 @@ async def test_a_hostile_cage_gets_nothing_out_of_its_page(
     await cage.stop()
 
 
-async def test_an_agents_own_page(dashboard: Dashboard, hive: Hive, paths: Paths) -> None:
+async def test_an_agents_own_page(dashboard: Dashboard, hive: Hive, paths: Paths, browsing: Browsing) -> None:
     cage = await Cage(paths, "iris").start()
     async with browsing() as page:
         await logged_in(page, dashboard)
@@ -543,7 +520,7 @@ async def test_an_agents_own_page(dashboard: Dashboard, hive: Hive, paths: Paths
         await page.wait_for_url(dashboard.url("/"))
 
 
-async def test_a_newcomer_is_told_what_to_try(paths: Paths, settings: Settings) -> None:
+async def test_a_newcomer_is_told_what_to_try(paths: Paths, settings: Settings, browsing: Browsing) -> None:
     hive = Hive(paths, empty=True)
     hive.start()
     async with running(paths, settings) as dashboard, browsing() as page:
@@ -568,7 +545,7 @@ async def test_a_newcomer_is_told_what_to_try(paths: Paths, settings: Settings) 
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 3840])
-async def test_it_fits(dashboard: Dashboard, hive: Hive, width: int) -> None:
+async def test_it_fits(dashboard: Dashboard, hive: Hive, width: int, browsing: Browsing) -> None:
     async with browsing() as page:
         await page.set_viewport_size({"width": width, "height": 800})
         await logged_in(page, dashboard)
@@ -600,7 +577,9 @@ CONTRASTS = """() => {
 }"""
 
 
-async def test_everything_can_be_read_and_reached_by_keyboard(dashboard: Dashboard, hive: Hive) -> None:
+async def test_everything_can_be_read_and_reached_by_keyboard(
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
+) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
         for view in VIEWS:
@@ -627,7 +606,7 @@ async def test_everything_can_be_read_and_reached_by_keyboard(dashboard: Dashboa
         } <= set(reached)
 
 
-async def test_the_way_out_on_both_pages(dashboard: Dashboard, hive: Hive) -> None:
+async def test_the_way_out_on_both_pages(dashboard: Dashboard, hive: Hive, browsing: Browsing) -> None:
     async with browsing("503") as page:  # no cage serves this agent's transcript
         await logged_in(page, dashboard)
         card = page.locator(".card", has_text="network: learning")

@@ -11,10 +11,9 @@ from playwright.async_api import expect
 from libhive.messages import broker
 from libhive.names import HIVE, OPERATOR
 from libhive.problems import BadRequest, Conflict
+from tests.dashboard.chromium import Browsing, go, logged_in, needs_chromium, toast
 from tests.dashboard.conftest import Dashboard
 from tests.dashboard.rich import HOSTILE, Hive, mail_id, receipts
-from tests.dashboard.test_browser import browsing, go, logged_in, toast
-from tests.dashboard.test_browser import pytestmark as needs_chromium
 
 
 def said(number: int, body: str, **more: Any) -> broker.Receipt:
@@ -84,7 +83,9 @@ async def test_a_query_that_is_none_is_refused(dashboard: Dashboard, hive: Hive,
 
 
 @needs_chromium
-async def test_a_search_is_shown_with_its_pages_and_cleared_again(dashboard: Dashboard, hive: Hive) -> None:
+async def test_a_search_is_shown_with_its_pages_and_cleared_again(
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
+) -> None:
     def found(asked: broker.Search) -> broker.Found:
         if asked.text == '"open':
             raise BadRequest("a quotation mark is missing", "close it")
@@ -130,7 +131,7 @@ async def test_a_search_is_shown_with_its_pages_and_cleared_again(dashboard: Das
 
 
 @needs_chromium
-async def test_a_conversation_is_shown_as_one(dashboard: Dashboard, hive: Hive) -> None:
+async def test_a_conversation_is_shown_as_one(dashboard: Dashboard, hive: Hive, browsing: Browsing) -> None:
     hive.broker.answers[broker.Search] = lambda asked: broker.Found(
         receipts=[said(8, "and thanks", root=mail_id(5)), said(5, "which way?", root=mail_id(5))]
         if asked.root
@@ -151,7 +152,9 @@ async def test_a_conversation_is_shown_as_one(dashboard: Dashboard, hive: Hive) 
 
 
 @needs_chromium
-async def test_older_ones_are_fetched_from_where_the_live_copy_ends(dashboard: Dashboard, hive: Hive) -> None:
+async def test_older_ones_are_fetched_from_where_the_live_copy_ends(
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
+) -> None:
     """Unread mail that is older than the rest must not make the page begin below the hole."""
     newest = [msgspec.structs.replace(one, seq=one.seq + 1000) for one in receipts()]
     old = said(3, "very old and unread", recipient=OPERATOR, state="stored")
@@ -177,7 +180,7 @@ async def test_older_ones_are_fetched_from_where_the_live_copy_ends(dashboard: D
 
 
 @needs_chromium
-async def test_the_whole_way_of_a_message(dashboard: Dashboard, hive: Hive) -> None:
+async def test_the_whole_way_of_a_message(dashboard: Dashboard, hive: Hive, browsing: Browsing) -> None:
     async with browsing() as page:
         await logged_in(page, dashboard)
         await go(page, "messages")
@@ -195,7 +198,9 @@ async def test_the_whole_way_of_a_message(dashboard: Dashboard, hive: Hive) -> N
 
 
 @needs_chromium
-async def test_a_dead_message_is_tried_again_or_dropped(dashboard: Dashboard, hive: Hive) -> None:
+async def test_a_dead_message_is_tried_again_or_dropped(
+    dashboard: Dashboard, hive: Hive, browsing: Browsing
+) -> None:
     dead = next(one for one in receipts() if one.state == "dead")
     async with browsing("409") as page:
         await logged_in(page, dashboard)
@@ -211,6 +216,7 @@ async def test_a_dead_message_is_tried_again_or_dropped(dashboard: Dashboard, hi
         assert hive.broker.last(broker.RetryMail) == broker.RetryMail(id=dead.id, recipient="bento")
 
         await row.get_by_role("button", name="Drop").click()
+        await expect(page.locator("dialog")).to_be_visible()
         await page.keyboard.press("Escape")
         await expect(page.locator("dialog")).to_have_count(0)
         assert hive.broker.last(broker.DropMail) is None
@@ -234,7 +240,7 @@ async def test_a_dead_message_is_tried_again_or_dropped(dashboard: Dashboard, hi
 
 
 @needs_chromium
-async def test_what_a_message_waits_for_is_said(dashboard: Dashboard, hive: Hive) -> None:
+async def test_what_a_message_waits_for_is_said(dashboard: Dashboard, hive: Hive, browsing: Browsing) -> None:
     reason = "paused: the operator is asked whether this conversation goes on"
     async with browsing() as page:
         await logged_in(page, dashboard)

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from libhive.messages import broker, lifecycle
 from libhive.names import agent_name
@@ -30,7 +31,7 @@ IRIS = 1101
 """Her port's distance from the dashboard's."""
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def cage(paths: Paths) -> AsyncIterator[Cage]:
     cage = await Cage(paths, "iris").start()
     yield cage

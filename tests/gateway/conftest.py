@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -24,6 +25,7 @@ from libhive.messages.base import Event
 from libhive.messages.broker import Mailbox, MailboxChanged, Mailboxes, MailboxList
 from libhive.names import OPERATOR, agent_name
 from libhive.paths import Paths
+from libhive.testing import nursery
 from libhive.testing.peer import Heard, Peer
 from services.gateway.rehearsal import api
 from services.gateway.rehearsal.player import Step
@@ -218,7 +220,9 @@ class Hive:
         self.events: list[Event] = []
         self.gaps = 0
         """The first is ours, each other one the gateway's word that it knows of us: from then on no event is missed."""
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: nursery.Process | subprocess.Popen[bytes] | None = None
+        self.forked = True
+        """Started by exec otherwise, which takes longer: for a test of what /proc shows of the process."""
         self.log_path = paths.run.parent / "gateway.log"
         self._listening: asyncio.Task[None] | None = None
         self._clients: list[httpx.AsyncClient] = []
@@ -233,9 +237,11 @@ class Hive:
             **env,
         }
         with self.log_path.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.gateway", env=environ, stdout=log, stderr=log
-            )
+            if self.forked:
+                self.process = nursery.start("services.gateway", environ=environ, output=log)
+            else:
+                command = [sys.executable, "-m", "services.gateway"]
+                self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
         self._listening = self._listening or asyncio.get_running_loop().create_task(self._listen())
         gaps = max(1, self.gaps)
         await until(self._answers, START_SECONDS_MAX)
@@ -244,14 +250,13 @@ class Hive:
 
     async def stop(self) -> int:
         assert self.process
-        if self.process.returncode is None:
-            self.process.terminate()
-        return await self.process.wait()
+        self.process.terminate()
+        return await asyncio.to_thread(self.process.wait)
 
     async def kill(self) -> None:
         assert self.process
         self.process.kill()
-        await self.process.wait()
+        await asyncio.to_thread(self.process.wait)
 
     async def close(self) -> None:
         for client in self._clients:
@@ -284,7 +289,7 @@ class Hive:
 
     async def _answers(self) -> bool:
         assert self.process
-        assert self.process.returncode is None, self.log()
+        assert self.process.poll() is None, self.log()
         with contextlib.suppress(Exception):
             await self.gateway.ping()
             return True

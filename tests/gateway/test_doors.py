@@ -128,7 +128,7 @@ async def test_bytes_that_are_no_request_do_no_harm(hive: Any) -> None:
                 pass
             await asyncio.sleep(0.05)
     assert (await hive.ask(HELLO)).status_code == 200
-    assert hive.process.returncode is None
+    assert hive.process.poll() is None
 
 
 async def test_bodies_that_are_no_request_are_refused(hive: Any) -> None:
@@ -139,7 +139,7 @@ async def test_bodies_that_are_no_request_are_refused(hive: Any) -> None:
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
     too_long = await client.post("/v1/messages", content=b" " * (9 << 20))
     assert too_long.status_code == 413
-    assert hive.process.returncode is None
+    assert hive.process.poll() is None
 
 
 async def test_the_real_broker_tells_it_whom_to_serve(paths: Any, hive: Any, until: Any) -> None:

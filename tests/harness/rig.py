@@ -25,6 +25,7 @@ from libhive.names import OPERATOR, AgentName
 from libhive.paths import Paths
 from libhive.problems import Problem
 from libhive.spec import AgentSpec
+from libhive.testing import nursery
 from tests.harness.api import ScriptedApi
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,7 @@ class Rig:
         }  # fmt: skip
         self.paths = Paths.from_environment(self.environ)
         self.link, self.operator = Link(self.paths), Link(self.paths, actor=OPERATOR)
-        self.broker: asyncio.subprocess.Process | None = None
+        self.broker: nursery.Process | None = None
         self.harness: asyncio.subprocess.Process | None = None
         self.spec = AgentSpec(prompt="You paint.")
         self.limits: dict[str, Any] = {"recv_wait_ms": 1_000, "drain_seconds_max": 0.2}
@@ -89,8 +90,10 @@ class Rig:
             await Broker(self.link).open_mailbox(name, os.geteuid(), None)
 
     async def stop(self) -> None:
-        for process in (self.harness, self.broker):
-            await end(process)
+        await end(self.harness)
+        if self.broker:
+            self.broker.terminate()
+            await asyncio.to_thread(self.broker.wait, 15)
         await self.api.stop()
         await self.link.close()
         await self.operator.close()
@@ -104,16 +107,14 @@ class Rig:
         return self.state_of(self.agent)
 
     async def start_broker(self) -> None:
-        log = (self.root / "broker.log").open("ab")
-        self.broker = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.broker", env=self.environ, cwd=ROOT, stderr=log
-        )
+        with (self.root / "broker.log").open("ab") as log:
+            self.broker = nursery.start("services.broker", environ=self.environ, output=log)
         await until("the broker", lambda: _answers(Broker(self.link).ping()))
 
     async def kill_broker(self) -> None:
         assert self.broker is not None
         self.broker.kill()
-        await self.broker.wait()
+        await asyncio.to_thread(self.broker.wait)
 
     async def start_harness(self, *arguments: str, wait: bool = True) -> None:
         self.generation += 1

@@ -46,7 +46,8 @@ async def test_mail_that_comes_while_a_tool_runs_joins_the_turn(rig: Rig) -> Non
     assert one.turn == two.turn
     assert len(rig.api.requests) == 2
     assert "and a house" in "\n".join(rig.api.prompts())
-    assert [reply.in_reply_to for reply in await rig.inbox()] == [first]
+    replies = await until("the reply", rig.inbox)
+    assert [reply.in_reply_to for reply in replies] == [first]
 
 
 async def test_mail_that_comes_while_the_model_speaks_has_a_turn_of_its_own(rig: Rig) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -18,10 +15,10 @@ from libhive.messages.base import Done, Reply, Request
 from libhive.messages.updater import Deploy
 from libhive.problems import Conflict, NotFound, Problem
 from libhive.spec import AgentSpec, only_live
+from libhive.testing import nursery
 from libhive.testing.hive import Hive
 from libhive.testing.peer import Heard, Peer
 
-RUNNER = Path(__file__).with_name("quick_updater.py")
 GOOD = AgentSpec(prompt="good")
 BETTER = AgentSpec(prompt="better")
 BAD = AgentSpec(prompt="never healthy")
@@ -74,7 +71,7 @@ class Scene:
     asked_to_build: set[str] = field(default_factory=set)
     """Under which ids."""
     answers: dict[str, Reply] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    process: nursery.Process | None = None
 
     def __post_init__(self) -> None:
         self.approvals = Scripted(
@@ -123,9 +120,7 @@ class Scene:
     def start(self, fault: str = "") -> None:
         environment = self.hive.environment() | {"HIVE_FAULT": fault}
         with (self.hive.root / "updater.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(RUNNER)], env=environment, stdout=log, stderr=log
-            )
+            self.process = nursery.start("tests.updater.quick_updater", environ=environment, output=log)
 
     async def died(self) -> None:
         assert self.process

@@ -31,7 +31,7 @@ POINTS = (
 
 @pytest.fixture
 async def hive() -> AsyncIterator[LifecycleHive]:
-    async with LifecycleHive() as made:
+    async with LifecycleHive(forked=True) as made:
         await made.start(*SERVICES)
         yield made
 
