@@ -16,6 +16,7 @@ _OPEN = (  # one statement: what is due becomes mail in one transaction
     " + (SELECT count(*) FROM reminders WHERE state = 'pending')"
     " + (SELECT count(*) FROM questions WHERE state = 'open' AND deadline_ms > 0) AS open"
 )
+_ENDLESS = "SELECT count(*) AS open FROM questions WHERE state = 'open' AND deadline_ms = 0"
 
 
 class Mail(msgspec.Struct):
@@ -76,6 +77,12 @@ def open_mail(path: Path) -> int:
     """Messages that have not come to their end, and what is still to come due."""
     with _opened(path) as rows:
         return int(rows(_OPEN)[0]["open"])
+
+
+def endless_questions(path: Path) -> int:
+    """Open ones that no deadline will end."""
+    with _opened(path) as rows:
+        return int(rows(_ENDLESS)[0]["open"])
 
 
 @contextlib.contextmanager
