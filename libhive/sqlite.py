@@ -43,7 +43,7 @@ LAZY_SECONDS = 0.005
 GATHER_SECONDS = 0.000_2
 """A commit waits so long at the most for as many to join as the last one had: it takes several times that."""
 LOG_BYTES = 4 * 1024 * WAL_AUTOCHECKPOINT_PAGES
-LOG_PIECE_BYTES = 1 << 17
+LOG_PIECE_BYTES = 1 << 20
 """Written so many zeros at a time: to make all of them at once takes most of a start."""
 LOG_FREE_BYTES_MIN = 1 << 30
 """With less left on the disk the log grows as it must."""

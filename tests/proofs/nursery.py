@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from libhive import daemon, faults, sqlite
+from libhive import daemon, faults, sqlite, wire
 from libhive.paths import Paths
 from services.broker.__main__ import build
 from tests.proofs import planted
@@ -61,6 +61,7 @@ def _warm_up() -> None:
         paths = Paths(run=Path(directory), state=Path(directory))
         broker = build(paths)
         daemon.Daemon(broker, paths)
+        wire.Reader(broker.bus_handlers())
         broker.core.database.close()
 
 

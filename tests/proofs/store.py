@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,15 @@ def read(path: Path) -> Store:
 
 def open_mail(path: Path) -> int:
     """Messages that have not come to their end, and what is still to come due."""
+    with watched(path) as left:
+        return left()
+
+
+@contextlib.contextmanager
+def watched(path: Path) -> Iterator[Callable[[], int]]:
+    """What `open_mail` says, for whoever asks often: to open the file costs more than to ask it."""
     with _opened(path) as rows:
-        return int(rows(_OPEN)[0]["open"])
+        yield lambda: int(rows(_OPEN)[0]["open"])
 
 
 def endless_questions(path: Path) -> int:

@@ -23,7 +23,7 @@ from tests.proofs.history import Call, History
 from tests.proofs.lines import DoorLine
 from tests.proofs.nursery import Nursery
 from tests.proofs.players import Agent, Operator, Player
-from tests.proofs.store import endless_questions, open_mail
+from tests.proofs.store import endless_questions, open_mail, watched
 
 LIMITLESS = {
     "HIVE_BROKER_HOPS_MAX": "0",
@@ -38,6 +38,8 @@ NAMES = ("ada", "bob", "cleo", "dan", "eve", "fay")
 READY_SECONDS_MAX = 30.0
 END_SECONDS_MAX = 20.0
 QUIET_SECONDS = 0.02
+HEAR_SECONDS = 0.005
+"""Between looks at the operator's line, of which no poll tells."""
 OPEN_MAX = 1_500
 """Messages on their way, before nobody sends more."""
 ENDLESS_MAX = 50
@@ -322,16 +324,23 @@ class World:
             agent.hello()
             agent.line.flush()
         self._hear_all(limit)
-        while left := open_mail(self.database):
-            if time.monotonic() > limit:
-                return [f"stuck: {left} things have not come to their end"]
-            for player in (self.operator, *self.agents):
-                player.clear_desk()
-            self._hear_some()
+        if left := self._work_off(limit):
+            return [f"stuck: {left} things have not come to their end"]
         self._hear_all(limit)
         return [
             f"stuck: no answer to {call}" for player in self.players for call in player.under_way.values()
         ]
+
+    def _work_off(self, limit: float) -> int:
+        """How many things are left."""
+        with watched(self.database) as left:
+            while found := left():
+                if time.monotonic() > limit:
+                    return found
+                for player in self.players:
+                    player.clear_desk()
+                self._hear_some()
+        return 0
 
     def _hear_all(self, limit: float) -> None:
         """Until nothing is under way any more."""
@@ -339,7 +348,7 @@ class World:
             self._hear_some()
 
     def _hear_some(self) -> None:
-        self._poll.poll(0.002)
+        self._poll.poll(HEAR_SECONDS)
         for player in self.players:
             player.line.flush()
             player.listen()
