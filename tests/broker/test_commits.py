@@ -10,13 +10,14 @@ import pytest
 
 from libhive.daemon import Call
 from libhive.messages import broker as say
-from libhive.names import new_id
+from libhive.names import OPERATOR, new_id
 from libhive.problems import StaleLease
-from libhive.sqlite import Database
+from libhive.sqlite import LOG_BYTES, Database
 from services.broker.mailroom import check_lease
 from services.broker.service import Broker
 from services.broker.settings import Settings
 from services.broker.store import MIGRATIONS
+from services.broker.timers import BATCH
 
 ALICE, BOB = "alice", "bob"
 
@@ -111,3 +112,33 @@ async def test_one_command_that_fails_after_it_has_changed_something_takes_nobod
     assert broker.mailboxes.peer(BOB).status == ""
     lease = (await hello(broker)).lease
     assert [mail.body for mail in (await recv(broker, lease)).mail] == ["before", "after"]
+
+
+async def test_questions_that_expire_together_share_their_commits(broker: Broker) -> None:
+    """One after the other they would keep the reminders waiting, and fall behind what is asked."""
+    ask = broker.questions.on_ask
+    await asyncio.gather(
+        *(
+            ask(call(OPERATOR), say.Ask(to=BOB, question=f"{n}?", deadline_seconds=1))
+            for n in range(BATCH + 1)
+        )
+    )
+    commits: list[None] = []
+    broker.core.database.on_commit = lambda: commits.append(None)
+    later = broker.core.clock() + 2_000
+    await broker.questions.run_due(later)
+    assert len(commits) == 1
+    assert len(broker.questions.of(OPERATOR)) == 1
+    await broker.questions.run_due(later)
+    assert broker.questions.of(OPERATOR) == []
+
+
+async def test_a_log_is_made_long_once(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "store.sqlite", MIGRATIONS)
+    log = tmp_path / "store.sqlite-wal"
+    begun = log.read_bytes()
+    for _ in range(2):
+        database.grow_log()
+        assert log.stat().st_size == LOG_BYTES
+        assert log.read_bytes() == begun.ljust(LOG_BYTES, b"\0")
+    database.close()
