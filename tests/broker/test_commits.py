@@ -123,8 +123,9 @@ async def test_questions_that_expire_together_share_their_commits(broker: Broker
             for n in range(BATCH + 1)
         )
     )
-    commits: list[None] = []
-    broker.core.database.on_commit = lambda: commits.append(None)
+    commits, database = list[None](), broker.core.database
+    then = database.on_commit
+    database.on_commit = lambda: (commits.append(None), then())[1]
     later = broker.core.clock() + 2_000
     await broker.questions.run_due(later)
     assert len(commits) == 1
