@@ -29,6 +29,9 @@ R = TypeVar("R", bound=Reply)
 CALL_SECONDS = 2.0
 EVENTS_QUEUED_MAX = 10_000
 """Per subscriber: a slow one loses the rest, sees the gap by its sequence numbers, and refetches."""
+RECONNECT_MS, RECONNECT_MS_MAX = 50, 100
+"""Between tries to reach a service that is not there. It is on this machine and mostly back within a second: longer pauses
+would make everybody wait for it that much longer."""
 _NOBLOCK = int(zmq.NOBLOCK)
 _POLLIN = int(zmq.POLLIN)
 
@@ -210,8 +213,8 @@ class Link:
         if self._context is None:
             self._context = zmq.Context()
         sock = self._context.socket(kind)
-        sock.setsockopt(zmq.RECONNECT_IVL, 50)
-        sock.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        sock.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        sock.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
         sock.setsockopt(zmq.MAXMSGSIZE, wire.BUS_FRAME_BYTES_MAX)
         if kind == zmq.SUB:
             sock.setsockopt(zmq.SUBSCRIBE, b"")

@@ -34,6 +34,8 @@ OptionalName = Annotated[str, msgspec.Meta(pattern=rf"^(?:{_NAME_PATTERN[1:-2]})
 OptionalId = Annotated[str, msgspec.Meta(pattern=rf"^(?:{_ID_PATTERN[1:-2]})?\Z")]
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = tuple(one + two for one in _ALPHABET for two in _ALPHABET)
+"""Two at once: an id is made for every message."""
 
 
 def agent_name(text: str) -> AgentName:
@@ -54,7 +56,7 @@ def agent_name(text: str) -> AgentName:
 def new_id() -> str:
     """A fresh id of 26 characters that sorts by the millisecond it was made (as a ULID does)."""
     number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def machine_name(name: AgentName) -> str:

@@ -43,6 +43,8 @@ LAZY_SECONDS = 0.005
 GATHER_SECONDS = 0.000_2
 """A commit waits so long at the most for as many to join as the last one had: it takes several times that."""
 LOG_BYTES = 4 * 1024 * WAL_AUTOCHECKPOINT_PAGES
+LOG_PIECE_BYTES = 1 << 20
+"""Written so many zeros at a time: to make all of them at once takes most of a start."""
 LOG_FREE_BYTES_MIN = 1 << 30
 """With less left on the disk the log grows as it must."""
 BUSY_TIMEOUT_MS = 5_000
@@ -144,8 +146,10 @@ class Database:
         path = Path(f"{self._path}-wal")
         missing = LOG_BYTES - path.stat().st_size if path.exists() else 0
         if missing > 0 and shutil.disk_usage(path.parent).free > LOG_FREE_BYTES_MIN:
-            with path.open("ab") as log:
-                log.write(bytes(missing))
+            zeros = bytes(min(missing, LOG_PIECE_BYTES))
+            with path.open("ab", buffering=0) as log:
+                while missing > 0:
+                    missing -= log.write(zeros[:missing])
                 os.fsync(log.fileno())
 
     def close(self) -> None:

@@ -33,6 +33,7 @@ from services.broker.mail import (
 )
 from services.broker.mailboxes import Mailboxes
 from services.broker.mailroom import Posted, insert_question
+from services.broker.timers import BATCH, all_of
 
 LOOSE_ENDS_MAX = 200
 
@@ -93,9 +94,10 @@ class Questions:
         return None if at is None else int(at)
 
     async def run_due(self, now: int) -> None:
-        where = "WHERE state = 'open' AND deadline_ms BETWEEN 1 AND ? ORDER BY deadline_ms"
-        for question in self.core.read(lambda c: _questions(c, where, (now,))):
-            await self._expire(question, now)
+        """A batch of what is due. Raises what hindered one of them, after the others."""
+        where = "WHERE state = 'open' AND deadline_ms BETWEEN 1 AND ? ORDER BY deadline_ms LIMIT ?"
+        found = self.core.read(lambda c: _questions(c, where, (now, BATCH)))
+        await all_of([self._expire(question, now) for question in found])
 
     async def end_all_of(self, name: str) -> None:
         """Nobody is left to ask or to answer: as if each had come to its deadline."""

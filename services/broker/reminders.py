@@ -6,7 +6,6 @@ the process, each firing makes its mail once.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from functools import partial
 from typing import Literal, NamedTuple
@@ -25,12 +24,9 @@ from services.broker.mail import Draft
 from services.broker.mailroom import Posted
 from services.broker.recurrence import Firing, Span
 from services.broker.rules import fitting
-from services.broker.timers import JUMP_MS, Jump
+from services.broker.timers import BATCH, JUMP_MS, Jump, all_of
 
 log = logging.getLogger("hive.broker")
-
-BATCH = 64
-"""Firings in one commit."""
 
 What = Literal["fired", "skipped", "cancelled"]
 
@@ -86,10 +82,7 @@ class Reminders:
     async def run_due(self, now: int) -> None:
         """A batch of what is due. Raises what hindered one of them, after the others."""
         ids = self.core.read(lambda c: agenda.due(c, now, BATCH))
-        writes = [self.database.write(partial(self._fire, id, now), self._fired) for id in ids]
-        for outcome in await asyncio.gather(*writes, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        await all_of([self.database.write(partial(self._fire, id, now), self._fired) for id in ids])
 
     async def start(self) -> None:
         """Before the timers run: the clock may have gone back while the broker was down."""

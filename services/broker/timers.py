@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from libhive.clock import Clock
 from libhive.problems import NoSpace
 
 log = logging.getLogger("hive.broker")
 
+BATCH = 64
+"""Of what is due, in one commit."""
 JUMP_MS = 3_600_000
 """A clock that goes this much faster or slower than time itself has jumped."""
 RETRY_SECONDS = 5.0
@@ -25,6 +28,13 @@ class Jump:
 
     expected_ms: int
     now_ms: int
+
+
+async def all_of(writes: Iterable[Awaitable[Any]]) -> None:
+    """Raises what hindered one of them, after the others."""
+    for outcome in await asyncio.gather(*writes, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 def steady_ms() -> int:

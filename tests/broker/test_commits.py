@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from libhive import sqlite
 from libhive.daemon import Call
 from libhive.messages import broker as say
-from libhive.names import new_id
+from libhive.names import OPERATOR, new_id
 from libhive.problems import StaleLease
-from libhive.sqlite import Database
+from libhive.sqlite import LOG_BYTES, Database, driver
 from services.broker.mailroom import check_lease
 from services.broker.service import Broker
 from services.broker.settings import Settings
 from services.broker.store import MIGRATIONS
+from services.broker.timers import BATCH
 
 ALICE, BOB = "alice", "bob"
 
@@ -119,17 +119,48 @@ SLOW = {"OpenEphemeral", "OpenAutoindex", "SorterOpen"}
 
 
 async def test_what_every_message_costs_makes_no_table_of_its_own(broker: Broker) -> None:
-    driver = sqlite.driver(broker.core.database._writer)
+    connection = driver(broker.core.database._writer)
     lease = (await hello(broker)).lease
     said: list[str] = []
-    driver.set_trace_callback(said.append)
+    connection.set_trace_callback(said.append)
     sent = [await send(broker, body) for body in ("one", "two")]
     assert len((await recv(broker, lease)).mail) == 2
     broker.post._write_offers()
     for one in sent:
         await broker.post.on_ack(call(BOB), say.Ack(lease=lease, ids=[one.id]))
-    driver.set_trace_callback(None)
+    connection.set_trace_callback(None)
     made = {text for text in said if text.startswith(("SELECT", "INSERT INTO mail ", "UPDATE"))}
     assert {text.split()[0] for text in made} == {"SELECT", "INSERT", "UPDATE"}
     for text in made:
-        assert SLOW.isdisjoint(row[1] for row in driver.execute(f"EXPLAIN {text}")), text
+        assert SLOW.isdisjoint(row[1] for row in connection.execute(f"EXPLAIN {text}")), text
+
+
+async def test_questions_that_expire_together_share_their_commits(broker: Broker) -> None:
+    """One after the other they would keep the reminders waiting, and fall behind what is asked."""
+    ask = broker.questions.on_ask
+    await asyncio.gather(
+        *(
+            ask(call(OPERATOR), say.Ask(to=BOB, question=f"{n}?", deadline_seconds=1))
+            for n in range(BATCH + 1)
+        )
+    )
+    commits, database = list[None](), broker.core.database
+    then = database.on_commit
+    database.on_commit = lambda: (commits.append(None), then())[1]
+    later = broker.core.clock() + 2_000
+    await broker.questions.run_due(later)
+    assert len(commits) == 1
+    assert len(broker.questions.of(OPERATOR)) == 1
+    await broker.questions.run_due(later)
+    assert broker.questions.of(OPERATOR) == []
+
+
+async def test_a_log_is_made_long_once(tmp_path: Path) -> None:
+    database = Database.open(tmp_path / "store.sqlite", MIGRATIONS)
+    log = tmp_path / "store.sqlite-wal"
+    begun = log.read_bytes()
+    for _ in range(2):
+        database.grow_log()
+        assert log.stat().st_size == LOG_BYTES
+        assert log.read_bytes() == begun.ljust(LOG_BYTES, b"\0")
+    database.close()

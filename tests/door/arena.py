@@ -4,6 +4,7 @@ frames are a matter of a minute."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from libhive.names import OPERATOR, AgentName, new_id
 from libhive.paths import Paths, make_private
 from libhive.problems import PROBLEMS, Problem
 from libhive.sqlite import Database
+from services.broker.__main__ import GARBAGE_THRESHOLDS
 from services.broker.service import Broker
 from services.broker.settings import Settings
 from services.broker.store import MIGRATIONS
@@ -54,6 +56,20 @@ class Asked(NamedTuple):
     frame: Frame
     answers: list[bytes]
     future: asyncio.Future[Any] | None
+    quick: tuple[str, Request[Any]] | None
+    """What the daemon took it for, the quick way; None when it took the careful one."""
+
+
+class Watched:
+    """The daemon's reader, and what it has read last."""
+
+    def __init__(self, reader: wire.Reader) -> None:
+        self._reader = reader
+        self.last: tuple[str, Request[Any]] | None = None
+
+    def read(self, frame: bytes) -> tuple[str, Request[Any]] | None:
+        self.last = self._reader.read(frame)
+        return self.last
 
 
 class Arena:
@@ -65,14 +81,18 @@ class Arena:
         self.broker = Broker(database, Settings(pair_per_minute_max=0))
         self.daemon = Daemon(self.broker, paths)
         assert set(DOOR_KINDS) == {Ping, *self.broker.door_handlers()}
-        self.reader = wire.Reader(DOOR_KINDS)
+        self.reader = Watched(self.daemon._reader)
+        self.daemon._reader = self.reader  # type: ignore[assignment]
         self.frames = Frames(random.Random(seed), DOOR_KINDS, AGENTS)
+        self._thresholds = gc.get_threshold()
         self.codes: dict[str, int] = {}
         self.quick = 0
         self.senders: dict[str, str] = {}
         """Whose door each message came through, by its id."""
 
     async def __aenter__(self) -> Arena:
+        gc.freeze()
+        gc.set_threshold(*GARBAGE_THRESHOLDS)
         await self.broker.start(self.daemon)
         for agent in AGENTS:
             await self.on_bus(say.OpenMailbox(name=agent, uid=0))
@@ -83,6 +103,8 @@ class Arena:
         await self.daemon._tasks.cancel()
         await self.broker.stop()
         shutil.rmtree(self.root)
+        gc.set_threshold(*self._thresholds)
+        gc.unfreeze()
 
     # ---- asking
 
@@ -96,7 +118,8 @@ class Arena:
 
     def ask(self, agent: AgentName, frame: Frame) -> Asked:
         answers: list[bytes] = []
-        return Asked(agent, frame, answers, self.daemon._serve_door(agent, frame.data, answers.append))
+        future = self.daemon._serve_door(agent, frame.data, answers.append)
+        return Asked(agent, frame, answers, future, self.reader.last)
 
     async def storm(self, count: int) -> None:
         """That many frames of one agent, all there before the first is answered."""
@@ -108,7 +131,7 @@ class Arena:
             await asyncio.wait(waiting, timeout=ANSWER_SECONDS_MAX)
         for one in asked:
             self.judge(one)
-            self.compare(one.frame.data)
+            self.compare(one)
 
     async def _take_lease(self, agent: AgentName) -> None:
         hello = say.Hello(generation=1, incarnation="fuzz", version="1")
@@ -141,11 +164,11 @@ class Arena:
             assert answer.problem.message
         self.codes[code] = self.codes.get(code, 0) + 1
 
-    def compare(self, frame: bytes) -> None:
+    def compare(self, asked: Asked) -> None:
         """The quick way takes nothing that the careful way would not take as the same."""
-        if read := self.reader.read(frame):
+        if asked.quick:
             self.quick += 1
-            same_both_ways(read, frame)
+            same_both_ways(asked.quick, asked.frame.data)
 
     async def show(self) -> Sequence[say.Receipt]:
         """Everything that can be looked at decodes, and is encoded for a browser; the newest messages are returned."""

@@ -428,6 +428,8 @@ BREAKS = (
 # ---- packing, as strictly or as oddly as one likes
 
 
+PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
+"""What the encoder packs as we would."""
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -435,12 +437,23 @@ def pack(value: Any, odd: random.Random | None = None) -> bytes:
     """Pairs become a map. With `odd`, lengths and numbers are packed wider than they need to be, now and then."""
     if isinstance(value, Raw):
         return value
-    if isinstance(value, list):
-        if value and isinstance(value[0], tuple):
-            packed = b"".join(pack(part, odd) for pair in value for part in pair)
-            return _head(0x80, b"\xde", b"\xdf", len(value), odd) + packed
-        return _head(0x90, b"\xdc", b"\xdd", len(value), odd) + b"".join(pack(item, odd) for item in value)
-    if odd and odd.random() < 0.3:
+    if not isinstance(value, list):
+        return _pack_oddly(value, odd) if odd else _encode(value)
+    if value and isinstance(value[0], tuple):
+        parts = [part for pair in value for part in pair]
+        return _head(0x80, b"\xde", b"\xdf", len(value), odd) + _pack_all(parts, odd)
+    return _head(0x90, b"\xdc", b"\xdd", len(value), odd) + _pack_all(value, odd)
+
+
+def _pack_all(values: list[Any], odd: random.Random | None) -> bytes:
+    """Most are plain, and most frames are not odd."""
+    if odd:
+        return b"".join([pack(value, odd) for value in values])
+    return b"".join([_encode(value) if type(value) in PLAIN else pack(value) for value in values])
+
+
+def _pack_oddly(value: Any, odd: random.Random) -> bytes:
+    if odd.random() < 0.3:
         if isinstance(value, str):
             data = value.encode()
             return b"\xdb" + struct.pack(">I", len(data)) + data

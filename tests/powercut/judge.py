@@ -105,8 +105,8 @@ class Judge:
     def _mail(self, state: State) -> Iterator[str]:
         for key in self.mail - state.mail.keys():
             yield f"lost: message {key}"
-        for key, mail in state.mail.items() - self.possible.items():
-            if not self._made_by_the_hive(key, mail):
+        for key, mail in state.mail.items():
+            if self.possible.get(key) != mail and not self._made_by_the_hive(key, mail):
                 yield f"invented: {key} {mail!r:.200}"
 
     def _made_by_the_hive(self, key: Key, mail: Mail) -> bool:

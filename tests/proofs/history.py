@@ -62,6 +62,11 @@ class History:
         self.calls.append(call)
         return call
 
+    def forget(self, call: Call) -> None:
+        """It was never made. It is among the newest: to compare it with all that were takes a while."""
+        at = next(at for at in reversed(range(len(self.calls))) if self.calls[at] is call)
+        del self.calls[at]
+
     def end(self, call: Call, body: msgspec.Raw, problem: dict[str, Any] | None) -> None:
         call.ended, call.ended_ms = self.tick(), _now_ms()
         self.answered += 1

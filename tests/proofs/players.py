@@ -54,7 +54,7 @@ class Player:
 
     def _say(self, call: Call) -> None:
         if call.id in self.under_way:  # the same command twice at once: its answers could not be told apart
-            self.world.history.calls.remove(call)
+            self.world.history.forget(call)
             return
         self.under_way[call.id] = call
         self.line.say(call.request, call.id)
@@ -117,7 +117,7 @@ class Player:
 
     def ask(self) -> None:
         others = [name for name in (*self.world.names, OPERATOR) if name != self.name]
-        seconds = self.random.choice((0, 1)) if self.world.with_deadlines else 0
+        seconds = 1 if self.world.has_endless_questions() else self.random.choice((0, 1))
         choices = CHOICES if self.random.random() < 0.3 else []
         default = self.random.choice(("", "red"))
         to = self.random.choice(others)
@@ -214,7 +214,7 @@ class Agent(Player):
         if self.lease:
             step(self)
         if len(self.under_way) == before:
-            self.random.choice((self.status, self.ends, self.report, self.say_status))()
+            self.random.choice((self.status, self.report, self.say_status))()
 
     def work(self) -> None:
         if self.lease:
@@ -274,10 +274,9 @@ class Agent(Player):
         self.world.broken_off.append(self)
 
     def remind(self) -> None:
-        if self.world.with_deadlines:
-            at_ms = self.world.now_ms() + self.random.randint(0, 400)
-            self.command(say.Remind(text=self.text(), at_ms=at_ms))
-            self.reminders.append(self.sent[-1][0])
+        at_ms = self.world.now_ms() + self.random.randint(0, 400)
+        self.command(say.Remind(text=self.text(), at_ms=at_ms))
+        self.reminders.append(self.sent[-1][0])
 
     def cancel(self) -> None:
         if self.reminders:
@@ -388,6 +387,7 @@ _MIX: dict[Callable[[Agent], None], int] = {
     Agent.remind: 20,
     Agent.cancel: 10,
     Agent.status: 40,
+    Agent.ends: 5,
     Agent.report: 5,
     Agent.stale: 15,
     Agent.take_over: 6,

@@ -23,7 +23,7 @@ from tests.proofs.history import Call, History
 from tests.proofs.lines import DoorLine
 from tests.proofs.nursery import Nursery
 from tests.proofs.players import Agent, Operator, Player
-from tests.proofs.store import open_mail
+from tests.proofs.store import endless_questions, open_mail, watched
 
 LIMITLESS = {
     "HIVE_BROKER_HOPS_MAX": "0",
@@ -38,9 +38,13 @@ NAMES = ("ada", "bob", "cleo", "dan", "eve", "fay")
 READY_SECONDS_MAX = 30.0
 END_SECONDS_MAX = 20.0
 QUIET_SECONDS = 0.02
+HEAR_SECONDS = 0.005
+"""Between looks at the operator's line, of which no poll tells."""
 OPEN_MAX = 1_500
 """Messages on their way, before nobody sends more."""
-
+ENDLESS_MAX = 50
+"""Open questions without a deadline, before all others get one: most are never answered here, and the more there are the
+slower is each next one."""
 
 Act = Callable[["World"], Iterator[None]]
 
@@ -93,7 +97,7 @@ class World:
         patience_seconds: float = END_SECONDS_MAX,
     ) -> None:
         self.hive, self.seed, self.names = hive, seed, names
-        self.long_bodies, self.poison, self.with_deadlines = long_bodies, poison, True
+        self.long_bodies, self.poison = long_bodies, poison
         self.patience_seconds = patience_seconds
         self.history, self.random = History(), Random(f"{seed} world")
         self.killed_at = Counter[str]()
@@ -111,7 +115,7 @@ class World:
         self._poison = deque[tuple[str, str]](maxlen=500)
         self._poll = select.epoll()
         self._watched: dict[int, Player] = {}
-        self._pid = self._turns = self._open = 0
+        self._pid = self._turns = self._open = self._endless = 0
 
     def close(self) -> None:
         if self._pid:
@@ -139,6 +143,9 @@ class World:
 
     def is_full(self) -> bool:
         return self._open > OPEN_MAX
+
+    def has_endless_questions(self) -> bool:
+        return self._endless > ENDLESS_MAX
 
     def made(self, call: Call) -> None:
         """A command whose id others may want to know."""
@@ -285,7 +292,7 @@ class World:
         self._mend()
         self._turns += 1
         if self._turns % 256 == 0:
-            self._open = open_mail(self.database)
+            self._open, self._endless = open_mail(self.database), endless_questions(self.database)
 
     def _mend(self) -> None:
         while self.broken_off:
@@ -317,16 +324,23 @@ class World:
             agent.hello()
             agent.line.flush()
         self._hear_all(limit)
-        while left := open_mail(self.database):
-            if time.monotonic() > limit:
-                return [f"stuck: {left} things have not come to their end"]
-            for player in (self.operator, *self.agents):
-                player.clear_desk()
-            self._hear_some()
+        if left := self._work_off(limit):
+            return [f"stuck: {left} things have not come to their end"]
         self._hear_all(limit)
         return [
             f"stuck: no answer to {call}" for player in self.players for call in player.under_way.values()
         ]
+
+    def _work_off(self, limit: float) -> int:
+        """How many things are left."""
+        with watched(self.database) as left:
+            while found := left():
+                if time.monotonic() > limit:
+                    return found
+                for player in self.players:
+                    player.clear_desk()
+                self._hear_some()
+        return 0
 
     def _hear_all(self, limit: float) -> None:
         """Until nothing is under way any more."""
@@ -334,7 +348,7 @@ class World:
             self._hear_some()
 
     def _hear_some(self) -> None:
-        self._poll.poll(0.002)
+        self._poll.poll(HEAR_SECONDS)
         for player in self.players:
             player.line.flush()
             player.listen()
