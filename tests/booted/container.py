@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -97,7 +98,7 @@ class Container:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._end()
+        self._cut()
         self._remove()
 
     # ---- verbs
@@ -252,6 +253,16 @@ class Container:
     def _environment(self, address: Path) -> dict[str, str]:
         pure = {} if self.limits else {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
         return {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(address)} | pure
+
+    def _cut(self) -> None:
+        """As a power cut: nobody reads what it would still write, and a neat end waits for the host's disk."""
+        if self._process.poll() is None:
+            os.kill(
+                self.leader, signal.SIGKILL
+            )  # with the first process of the namespace the kernel ends all
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS_MAX)
+        self._end()
 
     def _end(self) -> None:
         if self._process.poll() is None:
