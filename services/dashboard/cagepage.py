@@ -17,9 +17,8 @@ import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import msgspec
 
 from libhive.doorway import peer_uid
@@ -28,6 +27,9 @@ from libhive.paths import Paths
 from libhive.problems import BadRequest, Problem, Unavailable, problem_from
 from libhive.web.page import page_socket
 from services.dashboard.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
 
 DEPTH_MAX = 24
 _EVENT_KIND = re.compile(r"[a-z][a-z_-]{0,30}")
@@ -100,6 +102,8 @@ class CagePage:
         read_seconds: float | None = None,
         **more: Any,
     ) -> AsyncIterator[httpx.Response]:
+        import httpx  # not before the first page is read: it would be a quarter of the dashboard's start
+
         limit = self._settings.page_seconds_max
         timeout = httpx.Timeout(limit, read=read_seconds or limit)
         try:

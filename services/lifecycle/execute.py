@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import httpx
 import msgspec
 
 from libhive.messages.lifecycle import EXEC_OUTPUT_BYTES_MAX, Executed
@@ -20,6 +19,8 @@ ANSWER_BYTES_MAX = 8 * EXEC_OUTPUT_BYTES_MAX
 
 async def execute(page: Path, argv: list[str], timeout_seconds: int) -> Executed:
     """Raises Unavailable when the harness does not answer, Conflict when what it answers is not an answer."""
+    import httpx  # not before it is needed: it would be a third of lifecycle's start
+
     try:
         with page_socket(page) as address:
             limit = timeout_seconds + MARGIN_SECONDS  # httpx's own is per read, and a cage may drip
@@ -36,6 +37,8 @@ async def execute(page: Path, argv: list[str], timeout_seconds: int) -> Executed
 
 
 async def _post(address: str, order: dict[str, object], timeout_seconds: float) -> tuple[int, bytes]:
+    import httpx
+
     transport = httpx.AsyncHTTPTransport(uds=address)
     headers = {"accept-encoding": "identity"}
     async with (

@@ -10,7 +10,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -56,15 +57,21 @@ class Container:
     By default its units see a pure cgroup v2, as on a server, but on a host whose controllers are on v1 limits are accepted
     and not enforced; `limits=True` boots it on the host's own controllers, so that MemoryMax and its siblings bite.
     With `on=installed()` (layer.py) it has what `make install` made, and the hive comes up with it. `binds` are pairs of a
-    host's directory and the path it gets inside, writable there.
+    host's directory and the path it gets inside, writable there. `files` it has before it boots.
     """
 
     def __init__(
-        self, *, on: Layer | None = None, limits: bool = False, binds: dict[Path, str] | None = None
+        self,
+        *,
+        on: Layer | None = None,
+        limits: bool = False,
+        binds: dict[Path, str] | None = None,
+        files: dict[str, str] | None = None,
     ) -> None:
         self.on = on
         self.limits = limits
         self.binds = binds or {}
+        self.files = files or {}
         self.leader = 0
         """The container's PID 1 as the host sees it."""
 
@@ -75,6 +82,10 @@ class Container:
         self.log = self.place / "console.log"
         for name in ("upper", "work", "root"):
             (self.place / name).mkdir(mode=0o755)
+        for inside, text in self.files.items():
+            file = self.place / "upper" / inside.lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
         lib = self.on.lib if self.on else root() / "var" / "lib"
         subprocess.run(["cp", "-a", str(lib), str(self.place / "lib")], check=True)
         try:
@@ -87,7 +98,7 @@ class Container:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._end()
+        self._cut()
         self._remove()
 
     # ---- verbs
@@ -137,8 +148,12 @@ class Container:
 
     def unit(self, name: str, *properties: str) -> dict[str, str]:
         """Of `systemctl show`."""
-        said = self.run("systemctl", "show", name, f"--property={','.join(properties)}")
-        return dict(line.split("=", 1) for line in said.splitlines())
+        return self.units([name], *properties)[0]
+
+    def units(self, names: Sequence[str], *properties: str) -> list[dict[str, str]]:
+        """The same of several, by one call: to enter the container is most of it."""
+        said = self.run("systemctl", "show", *names, f"--property={','.join(properties)}")
+        return [dict(line.split("=", 1) for line in one.splitlines()) for one in said.split("\n\n")]
 
     def journal(self, unit: str = "") -> str:
         chosen = ["-u", unit] if unit else []
@@ -238,6 +253,16 @@ class Container:
     def _environment(self, address: Path) -> dict[str, str]:
         pure = {} if self.limits else {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
         return {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(address)} | pure
+
+    def _cut(self) -> None:
+        """As a power cut: nobody reads what it would still write, and a neat end waits for the host's disk."""
+        if self._process.poll() is None:
+            os.kill(
+                self.leader, signal.SIGKILL
+            )  # with the first process of the namespace the kernel ends all
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS_MAX)
+        self._end()
 
     def _end(self) -> None:
         if self._process.poll() is None:

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from libhive.names import new_id
 from libhive.spec import AGENT_TOML, Egress, with_egress
 from tests.bench import cage as bench
+from tests.booted import hive
 from tests.booted.container import Container
-from tests.booted.hive import InstalledHive
 from tests.booted.layer import installed
 from tests.booted.root import CHECKOUT
 from tests.lifecycle.builders.test_nix import fill
@@ -53,9 +54,8 @@ def states(container: Container, *units: str) -> list[str]:
 
 
 def agent(container: Container, name: str = AGENT) -> dict[str, object]:
-    done = container.ended("hive-admin", "agents", "--json")
-    found = json.loads(done.stdout)["agents"] if done.returncode == 0 else []
-    return next((row for row in found if row["name"] == name), {"cage": "", "generation": 0, "pid": 0})
+    found = hive.agent(container, name)
+    return msgspec.to_builtins(found) if found else {"cage": "", "generation": 0, "pid": 0}
 
 
 def in_checkout(container: Container, *command: str, seconds: float = 200) -> tuple[int, str]:
@@ -240,8 +240,8 @@ def said_in(container: Container, *command: str) -> str:
     """In its cage, as soon as its harness listens."""
 
     def look() -> str:
-        done = container.ended("hive-admin", "exec", AGENT, "--", *command)
-        return "" if done.returncode else done.stdout
+        done = hive.executed(container, AGENT, *command)
+        return "" if done is None or done.exit_code else done.output
 
     return container.until("its harness", look)
 
@@ -371,9 +371,9 @@ def sites(container: Container) -> None:
 
 async def allow(container: Container, egress: Egress) -> None:
     """By a proposal that is approved, as anything of an agent's configuration."""
-    async with InstalledHive(container) as hive:
-        files = with_egress((await hive.approvals.read_config(AGENT)).files, egress)
-        made = await hive.approvals.propose(AGENT, {AGENT_TOML: files[AGENT_TOML]}, "the way out")
+    async with hive.InstalledHive(container) as running:
+        files = with_egress((await running.approvals.read_config(AGENT)).files, egress)
+        made = await running.approvals.propose(AGENT, {AGENT_TOML: files[AGENT_TOML]}, "the way out")
         container.run("hive-admin", "approve", str(made.number))
     wanted = f'"mode": "{egress.mode}"'
     container.until("the way out", lambda: wanted in container.run("hive-admin", "egress", AGENT, "--json"))
@@ -441,7 +441,6 @@ def test_nothing_is_left_of_it_when_it_is_stopped(container: Container, vera: st
 # ---- a root of its own, built without any right
 
 
-UNAVAILABLE = 3
 HELD = '{"root": "debian", "packages": ["hive-held"], "inputs": "%s"}'
 ROOTS, BUILDS = "/var/lib/hyperhive/roots", "/var/lib/hyperhive/builds"
 TOO_SLOW = "/run/systemd/system/hive-build@.service.d/slow.conf"
@@ -481,8 +480,8 @@ def what_it_says(container: Container, name: str, *command: str) -> str:
     """Once its harness is there."""
 
     def run() -> str:
-        done = container.ended("hive-admin", "exec", name, "--", *command)
-        return "" if done.returncode == UNAVAILABLE else done.stdout
+        done = hive.executed(container, name, *command)
+        return done.output if done else ""
 
     return container.until(name, run)
 

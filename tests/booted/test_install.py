@@ -10,6 +10,7 @@ import pytest
 
 from libhive.admin import installation
 from tests.booted.container import Container
+from tests.booted.hive import is_idle
 from tests.booted.layer import INSTALL, installed
 from tests.booted.root import CHECKOUT
 
@@ -24,12 +25,13 @@ PLACES = (
 @pytest.fixture(scope="module")
 def container() -> Iterator[Container]:
     with Container(on=installed(), limits=True) as booted:
-        booted.until("the manager", lambda: manager_runs(booted))
+        await_manager(booted)
         yield booted
 
 
-def manager_runs(container: Container) -> bool:
-    return "idle" in container.run("hive-admin", "status", status=None)
+def await_manager(container: Container) -> None:
+    container.until("the manager", lambda: is_idle(container, "hm1nd"))
+    assert "idle" in container.run("hive-admin", "status")
 
 
 def to_mend(container: Container) -> dict[str, str]:
@@ -143,14 +145,14 @@ def test_installing_again_mends_it_and_keeps_the_state(container: Container) -> 
     container.shell(NOT_BY_INSTALLING)
     said = container.run(*INSTALL, seconds=200)
     assert "hyperhive is installed and runs" in said
-    container.until("the manager", lambda: manager_runs(container))
+    await_manager(container)
     assert to_mend(container) == {}
 
 
 def test_installing_what_is_installed_changes_nothing(container: Container) -> None:
-    before = [container.unit(unit, "MainPID") for unit in UNITS]
+    before = container.units(UNITS, "MainPID")
     container.run(*INSTALL)
-    assert [container.unit(unit, "MainPID") for unit in UNITS] == before
+    assert container.units(UNITS, "MainPID") == before
 
 
 NEWER = f"""

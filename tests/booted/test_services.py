@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.booted.container import Container
+from tests.booted.hive import is_caged
 from tests.booted.layer import installed
 
 SERVICES = ("approvals", "broker", "dashboard", "gateway", "lifecycle", "updater")
@@ -30,23 +31,21 @@ ExecStart=/opt/hyperhive/venv/bin/python /usr/local/lib/bomb.py {service}
 @pytest.fixture(scope="module")
 def container() -> Iterator[Container]:
     """Where limits bite, with limits that are soon reached, and Anna, who may use the hive."""
-    with Container(on=installed(), limits=True) as booted:
-        booted.write("/usr/local/lib/bomb.py", BOMB)
-        for service in SERVICES:
-            booted.write(
-                f"/etc/systemd/system/hive-{service}.service.d/test.conf", SOONER.format(service=service)
-            )
+    files = {"/usr/local/lib/bomb.py": BOMB}
+    for service in SERVICES:
+        place = f"/etc/systemd/system/hive-{service}.service.d/test.conf"
+        files[place] = SOONER.format(service=service)
+    with Container(on=installed(), limits=True, files=files) as booted:
         booted.run("useradd", "-m", "-G", "hive-admin", "anna")
         booted.run("useradd", "-m", "otto")
-        booted.run("systemctl", "daemon-reload")
-        booted.run("systemctl", "restart", "hyperhive.target", *UNITS)
+        booted.until("six services", lambda: len(pids(booted)) == len(UNITS))
         yield booted
 
 
 def pids(container: Container) -> dict[str, str]:
     """Of the services that are up."""
-    found = {unit: container.unit(unit, "ActiveState", "MainPID") for unit in UNITS}
-    return {unit: about["MainPID"] for unit, about in found.items() if about["ActiveState"] == "active"}
+    found = container.units(UNITS, "Id", "ActiveState", "MainPID")
+    return {about["Id"]: about["MainPID"] for about in found if about["ActiveState"] == "active"}
 
 
 def all_new(container: Container, before: dict[str, str]) -> bool:
@@ -102,16 +101,13 @@ def test_one_service_cannot_read_or_replace_what_is_anothers(container: Containe
         assert "Permission denied" in said or "Operation not permitted" in said, attempt
 
 
-def is_caged(container: Container) -> bool:
-    return "hm1nd  running" in container.run("hive-admin", "agents", user="anna", status=None)
-
-
 def test_a_reboot_changes_nothing(container: Container) -> None:
     container.run("hive-admin", "send", "hm1nd", "water the plants", user="anna")
     container.run("hive-admin", "login", "--stdin", input="sk-ant-oat-" + "x" * 40, user="anna")
     container.reboot()
     container.until("six services", lambda: len(pids(container)) == len(UNITS))
-    container.until("the manager, in its cage", lambda: is_caged(container))
+    container.until("the manager, in its cage", lambda: is_caged(container, "hm1nd"))
+    assert "hm1nd  running" in container.run("hive-admin", "agents", user="anna")
     assert "water the plants" in container.run("hive-admin", "search", "plants", user="anna")
     assert "rehearsal" not in container.run("hive-admin", "status", user="anna")
 

@@ -33,7 +33,8 @@ from services.lifecycle.sweep import sweep
 KIND = os.environ.get("HIVE_TEST_CAGE", "bubblewrap")
 KINDS = ("nspawn",) if KIND == "nspawn" else ("bubblewrap", "process")
 INSTALLED = Paths(run=Path("/run/hyperhive"), state=Path("/var/lib/hyperhive"))
-LOOKS = "test_isolation"
+LOOKS = ("test_isolation", "test_the_process_cage_fails_it")
+"""These share their cages, of which each looks at something else: to start them takes longer."""
 PROGRAM = (Path(__file__).parent / "program.py").read_text()
 
 
@@ -84,12 +85,9 @@ class Hutch:
         return await self.cages.start(plan)
 
     async def have(self, name: str, number: int = 1) -> None:
-        """A cage to look at, which may have been looked at before where starting one takes long."""
-        cage = await self.cages.adopt(agent_name(name)) if self.cages.kind == "nspawn" else None
-        if cage is None:
-            await self.start(name, number)
-        else:
-            cage.close()
+        """A cage to look at, which may have been looked at before."""
+        cage = await self.cages.adopt(agent_name(name)) or await self.start(name, number)
+        cage.close()
 
     async def run(self, name: str, *argv: str, timeout_seconds: int = 10) -> Executed:
         """A command in the cage, as soon as its program listens."""
@@ -123,19 +121,46 @@ class Hutch:
         return [group.path for _, group in cgroups.left_over(self.paths, cgroups.hierarchies())]
 
 
+def new_paths() -> Paths:
+    root = Path(tempfile.mkdtemp(prefix="hive-", dir="/tmp"))  # 0700, as a home is
+    return Paths(run=root / "run", state=root / "state")
+
+
+async def end_all(hutch: Hutch) -> None:
+    await sweep(hutch.paths)
+    assert not hutch.processes()
+    assert not hutch.groups()
+
+
+@pytest.fixture(scope="module")
+def looked_at() -> Iterator[dict[str, Paths]]:
+    """Where the cages are that tests share, by their kind."""
+    found: dict[str, Paths] = {}
+    yield found
+    for kind, paths in found.items():
+        asyncio.run(end_all(Hutch(kind, paths)))
+        shutil.rmtree(paths.run.parent)
+
+
 @pytest.fixture
-def short_paths(request: pytest.FixtureRequest) -> Iterator[Paths]:
+def short_paths(request: pytest.FixtureRequest, kind: str, looked_at: dict[str, Paths]) -> Iterator[Paths]:
+    looks = request.node.originalname in LOOKS
     if KIND == "nspawn":
         yield INSTALLED
-        if request.node.originalname == LOOKS:
+        if looks:
             return
         for name in ("iris", "mallory", "outside"):
             for directory in (INSTALLED.agent_state, INSTALLED.cage, INSTALLED.doors):
                 shutil.rmtree(directory(agent_name(name)), ignore_errors=True)
         return
-    root = Path(tempfile.mkdtemp(prefix="hive-", dir="/tmp"))  # 0700, as a home is
-    yield Paths(run=root / "run", state=root / "state")
-    shutil.rmtree(root)
+    if looks:
+        if kind not in looked_at:
+            looked_at[kind] = new_paths()
+        yield looked_at[kind]
+        return
+    paths = new_paths()
+    yield paths
+    shutil.rmtree(paths.run.parent)
 
 
 @pytest.fixture
@@ -148,18 +173,19 @@ async def hutch(kind: str, short_paths: Paths, request: pytest.FixtureRequest) -
     made = Hutch(kind, short_paths)
     made.cages.check()
     yield made
-    if isinstance(made.cages, Nspawn) and request.node.originalname == LOOKS:
-        made.cages.units.close()
-        return
+    looks = request.node.originalname in LOOKS
     if isinstance(made.cages, Nspawn):
-        for name in ("iris", "mallory"):
+        for name in () if looks else ("iris", "mallory"):
             if cage := await made.cages.adopt(agent_name(name)):
                 await made.cages.kill(cage)
         made.cages.units.close()
+    if looks:
+        return
+    if isinstance(made.cages, Nspawn):
+        assert not made.processes()
+        assert not made.groups()
     else:
-        await sweep(short_paths)
-    assert not made.processes()
-    assert not made.groups()
+        await end_all(made)
 
 
 @pytest.fixture

@@ -164,8 +164,8 @@ async def test_isolation(hutch: Hutch, check: Check) -> None:
 async def test_the_process_cage_fails_it(hutch: Hutch, check: Check) -> None:
     if check is nothing_outside_state_is_writable and os.geteuid() != 0:
         pytest.skip("an ordinary user cannot write there, caged or not")
-    await hutch.start("mallory", 2)
-    await hutch.start("iris")
+    await hutch.have("mallory", 2)
+    await hutch.have("iris")
     with pytest.raises(AssertionError):
         await check(hutch)
 

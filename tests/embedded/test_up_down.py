@@ -176,7 +176,9 @@ def place() -> Iterator[Place]:
     shutil.rmtree(place.root)
 
 
-def test_up_says_where_it_is_a_second_says_who_has_it_and_ctrl_c_leaves_nothing(place: Place) -> None:
+def test_up_says_where_it_is_ctrl_c_leaves_nothing_but_the_state_and_the_second_start_is_quick(
+    place: Place,
+) -> None:
     first = place.up().wait_until_up()
     assert [f"  {name} is up" in first.lines for name in SERVICES] == [True] * 6
     assert f"  {MANAGER} is awake" in first.lines
@@ -187,12 +189,22 @@ def test_up_says_where_it_is_a_second_says_who_has_it_and_ctrl_c_leaves_nothing(
     assert f"a hive already runs on {place.paths.state} (process {first.process.pid})" in second.said
     status = place.run("libhive.admin", "status")
     assert (status.returncode, "rehearsal model is on" in status.stdout) == (0, True)
+    sent = place.run("libhive.admin", "send", MANAGER, "hello", "--wait", "60")
+    assert sent.returncode == 0, sent.stderr
     first.process.send_signal(signal.SIGINT)
     first.process.send_signal(signal.SIGINT)
     assert first.ended() == 0
     assert place.left() == []
     assert (place.paths.state / "broker" / "broker.sqlite").exists()
     assert place.run("libhive.admin", "status").returncode == 3
+
+    began = time.monotonic()
+    second = place.up().wait_until_up()
+    assert time.monotonic() - began < 5 * slowness()
+    assert "hello" in place.run("libhive.admin", "events").stdout
+    assert "the hive is down" in place.down()
+    assert second.ended() == 0
+    assert place.left() == []
 
 
 def test_a_terminal_that_is_closed_ends_the_hive_as_neatly(place: Place) -> None:
@@ -216,19 +228,6 @@ def test_a_terminal_that_is_closed_ends_the_hive_as_neatly(place: Place) -> None
     assert place.left() == []
 
 
-def test_state_survives_down_and_the_second_start_is_quick(place: Place) -> None:
-    first = place.up().wait_until_up()
-    sent = place.run("libhive.admin", "send", MANAGER, "hello", "--wait", "60")
-    assert sent.returncode == 0, sent.stderr
-    assert "the hive is down" in place.down()
-    assert first.ended() == 0
-    assert place.left() == []
-    began = time.monotonic()
-    place.up().wait_until_up()
-    assert time.monotonic() - began < 5 * slowness()
-    assert "hello" in place.run("libhive.admin", "events").stdout
-
-
 def slowness() -> float:
     """How many runnable tasks share each core with us."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) + 1)
@@ -244,21 +243,11 @@ def test_what_a_killed_up_leaves_the_next_one_clears(place: Place) -> None:
     assert place.left() == []
 
 
-def test_a_killed_supervisor_is_replaced_and_the_cages_live_on(place: Place) -> None:
+def test_a_killed_supervisor_is_replaced_and_down_clears_what_is_left_when_all_of_the_top_is_killed(
+    place: Place,
+) -> None:
     up = place.up().wait_until_up()
-    generation = place.run("libhive.admin", "agents", "--json").stdout
-    os.kill(up.supervisor(), signal.SIGKILL)
-    up.wait_for("starting another")
-    deadline = time.monotonic() + UP_SECONDS_MAX
-    while place.run("libhive.admin", "status").returncode:
-        assert time.monotonic() < deadline
-    after = place.run("libhive.admin", "agents", "--json").stdout
-    assert '"generation": 1' in generation
-    assert '"generation": 1' in after
-
-
-def test_down_clears_what_is_left_when_all_of_the_top_is_killed_at_once(place: Place) -> None:
-    up = place.up().wait_until_up()
+    the_cages_outlive_a_supervisor(place, up)
     supervisor = up.supervisor()
     services = [
         process for process in processes.marked(MARK, str(place.paths.run)) if process.pid != supervisor
@@ -269,6 +258,18 @@ def test_down_clears_what_is_left_when_all_of_the_top_is_killed_at_once(place: P
     place.down()
     assert place.left() == []
     assert "no hive was running" in place.down()
+
+
+def the_cages_outlive_a_supervisor(place: Place, up: Up) -> None:
+    generation = place.run("libhive.admin", "agents", "--json").stdout
+    os.kill(up.supervisor(), signal.SIGKILL)
+    up.wait_for("starting another")
+    deadline = time.monotonic() + UP_SECONDS_MAX
+    while place.run("libhive.admin", "status").returncode:
+        assert time.monotonic() < deadline
+    after = place.run("libhive.admin", "agents", "--json").stdout
+    assert '"generation": 1' in generation
+    assert '"generation": 1' in after
 
 
 def test_a_taken_port_is_one_clear_sentence_and_nothing_is_left(place: Place) -> None:

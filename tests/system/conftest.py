@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from libhive.testing.hive import Hive
 
 SECONDS_MAX = 90
+TOGETHER = pytest.mark.asyncio(loop_scope="module")
 
 
 class Story:
@@ -76,8 +78,9 @@ class Story:
         return set(listed.stdout.split())
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def story() -> AsyncIterator[Story]:
+    """Of all tests in a file: they begin with `pytestmark = TOGETHER`. To start a hive costs more than most of them."""
     async with Hive() as hive:
         link = await hive.up()
         yield Story(hive, link)

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.system.conftest import Story
+from tests.system.conftest import TOGETHER, Story
+
+pytestmark = TOGETHER
 
 
 async def test_a_hive_is_saved_while_it_works_and_restored_after_it_was_lost(story: Story) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 
-import pytest
-from playwright.async_api import Page, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tests.system.conftest import Story
+from tests.system.conftest import TOGETHER, Story
 from tests.system.test_story import nothing_was_lost_or_doubled
+
+pytestmark = TOGETHER
 
 FLAGS = [
     "--no-sandbox",
@@ -23,14 +25,21 @@ FLAGS = [
 PATIENCE_MS = 60_000
 
 
-@pytest.fixture
-async def page() -> AsyncIterator[Page]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        context = await browser.new_context(viewport={"width": 1440, "height": 900})
-        context.set_default_timeout(PATIENCE_MS)
-        yield await context.new_page()
+        yield browser
         await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    """Of somebody who has never been here."""
+    context = await browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
+    yield await context.new_page()
+    await context.close()
 
 
 async def test_the_story_by_mouse(story: Story, page: Page) -> None:
@@ -82,15 +91,17 @@ async def her_own_page(story: Story, page: Page) -> None:
     await expect(own.get_by_text("by h-iris herself").first).to_be_visible(timeout=PATIENCE_MS)
 
 
-async def test_without_a_login_there_is_nothing_to_see(story: Story, page: Page) -> None:
+async def test_without_a_login_there_is_nothing_to_see(story: Story, page: Page, browser: Browser) -> None:
     port = story.hive.environ["HIVE_DASHBOARD_PORT"]
     await page.goto(f"http://127.0.0.1:{port}/")
     await expect(page.get_by_text("hive-admin link")).to_be_visible(timeout=PATIENCE_MS)
     for path in ("/api/state", "/events/stream", "/api/messages"):
         assert (await page.request.get(f"http://127.0.0.1:{port}{path}")).status == 401
-    await page.goto(story.link)
+    link = (await story.hive.dashboard.make_link()).url
+    await page.goto(link)
     await expect(page.get_by_role("heading", name="Agents")).to_be_visible(timeout=PATIENCE_MS)
-    again = await page.context.browser.new_context() if page.context.browser else page.context
+    again = await browser.new_context()
     second = await again.new_page()
-    await second.goto(story.link)  # the link is used up
+    await second.goto(link)  # the link is used up
     await expect(second.get_by_text("hive-admin link").first).to_be_visible(timeout=PATIENCE_MS)
+    await again.close()

@@ -11,7 +11,9 @@ from pathlib import Path
 from libhive.messages.lifecycle import Executed
 from libhive.names import AgentName
 from libhive.spec import AgentSpec
-from tests.system.conftest import Story
+from tests.system.conftest import TOGETHER, Story
+
+pytestmark = TOGETHER
 
 CANARY = "sk-ant-api03-canary-5f1c9e7d4b2a8c6e0f3d"
 
@@ -60,9 +62,14 @@ async def python(story: Story, name: str, program: str) -> str:
     return done.output
 
 
+async def awake(story: Story, name: str) -> None:
+    if not await story.hive.lifecycle.agent(name):
+        await story.hive.lifecycle.apply(name, 0, AgentSpec(prompt="You draw."))
+    await story.hive.wait_for_agent(name)
+
+
 async def test_from_inside_a_cage(story: Story) -> None:
-    await story.hive.lifecycle.apply("iris", 0, AgentSpec(prompt="You draw."))
-    await story.hive.wait_for_agent("iris")
+    await awake(story, "iris")
     port = story.hive.environ["HIVE_DASHBOARD_PORT"]
     said = (await python(story, "iris", PROBE.replace("DASHBOARD", port))).splitlines()
     reached = [line for line in said if line.endswith("REACHED")]
@@ -74,8 +81,7 @@ async def test_from_inside_a_cage(story: Story) -> None:
 
 async def test_there_is_no_other_agent_in_a_cage(story: Story) -> None:
     for name in ("iris", "bob"):
-        await story.hive.lifecycle.apply(name, 0, AgentSpec(prompt="You draw."))
-        await story.hive.wait_for_agent(name)
+        await awake(story, name)
     await story.hive.lifecycle.exec("bob", ["sh", "-c", "echo of-bob > /state/of-bob"])
     everything = await story.hive.lifecycle.exec(
         "iris", ["sh", "-c", "find / -name of-bob -o -name bob 2>/dev/null; ls /state"]

@@ -13,7 +13,9 @@ import pytest
 
 from libhive.messages.approvals import Proposed
 from libhive.names import AgentName
-from tests.system.conftest import Story
+from tests.system.conftest import TOGETHER, Story
+
+pytestmark = TOGETHER
 
 ADDRESS = "127.0.0.2"
 

@@ -8,8 +8,10 @@ import signal
 from pathlib import Path
 
 from libhive.names import AgentName
-from tests.system.conftest import Story
+from tests.system.conftest import TOGETHER, Story
 from tests.system.test_story import nothing_was_lost_or_doubled
+
+pytestmark = TOGETHER
 
 
 async def test_whatever_is_killed_in_mid_story_the_story_ends_the_same(story: Story) -> None:

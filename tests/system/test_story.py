@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tests.system.conftest import Story
+from tests.system.conftest import TOGETHER, Story
+
+pytestmark = TOGETHER
 
 
 async def test_the_story_by_terminal(story: Story) -> None:
@@ -79,6 +81,7 @@ async def nothing_was_lost_or_doubled(story: Story) -> None:
 
 
 async def test_bad_input_is_refused_with_a_code_and_loses_nothing(story: Story) -> None:
+    before = await story.hive.operator.history(limit=500)
     for arguments in (
         ("send", "nobody-here", "hi"),
         ("approve", "99"),
@@ -90,4 +93,4 @@ async def test_bad_input_is_refused_with_a_code_and_loses_nothing(story: Story) 
     await story.admin("send", "hm1nd", status=2)
     await story.admin("spawn", "operator", "--prompt", "x", "--yes", status=2)
     await story.admin("frobnicate", status=2)
-    assert await story.hive.operator.history() == []
+    assert await story.hive.operator.history(limit=500) == before
