@@ -84,8 +84,8 @@ def test_texts_made_to_be_slow_to_compare_are_not() -> None:
         after = "".join(f"{n * factor % modulus}\n" for n in range(side, 0, -1))
         started = time.monotonic()
         assert patched(before, unified(before, after)) == after
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # without a limit, minutes
     many = "".join(f"{n}\n" for n in range(10_000))
     started = time.monotonic()
     assert len(unified(many, many[::-1])) > 15_000
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10  # without a limit, minutes

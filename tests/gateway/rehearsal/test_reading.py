@@ -76,4 +76,4 @@ def test_a_flood_of_openings_takes_no_time() -> None:
     began = time.monotonic()
     read({"messages": [{"role": "user", "content": text}]})
     read({"messages": [{"role": "user", "content": text + "</message>" + "<message " * 200_000}]})
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # it would be minutes, were each looked for from every other
