@@ -204,7 +204,7 @@ async def cli(hive: Any, until: Any, paths: Any) -> AsyncIterator[Cli]:
     await tools.server.stop()
 
 
-async def test_words_a_command_and_the_hives_tools(cli: Cli, hive: Any) -> None:
+async def test_words_a_command_and_the_hives_tools(cli: Cli, hive: Any, until: Any) -> None:
     assert "rehearsal" in await cli.turn(mail("what can you do?", "01m0000001"))
     assert await cli.turn(mail("run: echo $((6 * 7)) &amp; wait", "01m0000002")) != ""
     assert (await cli.turn(mail("run: echo $((6 * 7))", "01m0000003"))).strip() == "42"
@@ -218,8 +218,8 @@ async def test_words_a_command_and_the_hives_tools(cli: Cli, hive: Any) -> None:
         "to": "operator",
         "text": "iris is up: proposal 1 is deployed. Say hello to it.",
     }
+    await until(lambda: len(hive.seen(RequestServed)) == 11)
     assert all(event.status == 200 for event in hive.seen(RequestServed))
-    assert len(hive.seen(RequestServed)) == 11
     assert (await hive.gateway.status()).usage[0].agent == "hm1nd"
 
 

@@ -41,12 +41,14 @@ class Story:
     async def admin_json(self, *arguments: str) -> Any:
         return json.loads(await self.admin(*arguments, "--json"))
 
-    async def until(self, what: str, look: Callable[[], Awaitable[Any]]) -> Any:
+    async def until(
+        self, what: str, look: Callable[[], Awaitable[Any]], *, every_seconds: float = 0.2
+    ) -> Any:
         """Looks again and again until it finds something."""
-        for _ in range(int(SECONDS_MAX / 0.2)):
+        for _ in range(int(SECONDS_MAX / every_seconds)):
             if found := await look():
                 return found
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(every_seconds)
         raise AssertionError(f"{what} did not come\n{self.hive.logs()}")
 
     async def mail_to_operator(self, sender: str, text: str) -> Any:

@@ -61,7 +61,7 @@ async def in_turn(story: Story, name: str) -> None:
         peer = await story.hive.operator.peer(name)
         return peer is not None and peer.state == "running"
 
-    await story.until(f"{name}'s turn", running)
+    await story.until(f"{name}'s turn", running, every_seconds=0.01)  # a turn may take less than a tenth
 
 
 async def cage_pid(story: Story, name: str) -> int:
