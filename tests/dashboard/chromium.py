@@ -54,4 +54,5 @@ async def go(page: Page, view: str) -> None:
 
 
 async def toast(page: Page, text: str) -> None:
-    await expect(page.locator(".toast", has_text=text).first).to_be_visible()
+    """Waits for one that says so, and puts it away: whoever waits for the next means a new one."""
+    await page.locator(".toast", has_text=text).first.get_by_role("button", name="Dismiss").click()

@@ -130,10 +130,12 @@ async def running(paths: Paths, settings: Settings) -> AsyncIterator[Dashboard]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def dashboard(hive: Hive, paths: Paths, settings: Settings) -> AsyncIterator[Dashboard]:
     async with running(paths, settings) as dashboard:
+        known = dashboard.service._snapshot
+        await dashboard.until(lambda: all(known.service_up(peer.name) for peer in hive.all))
+        # before what it says of itself has come a service is up already; the broker's peers come last
         await dashboard.until(
-            lambda: all(dashboard.service._snapshot.service_up(peer.name) for peer in hive.all)
+            lambda: all((known._agents, known._peers, known._proposals, known._deploys, known._report))
         )
-        await dashboard.until(lambda: bool(dashboard.service._snapshot.pages()))
         yield dashboard
 
 

@@ -26,7 +26,6 @@ async def one(dashboard: Dashboard, name: str = "iris") -> dict[str, Any]:
 
 
 async def test_an_agent_is_what_four_services_say_of_it(dashboard: Dashboard) -> None:
-    await dashboard.until(lambda: dashboard.service._snapshot._report is not None)
     iris = await one(dashboard)
     assert (iris["state"], iris["cage"], iris["model"], iris["spec_model"]) == (
         "idle",
@@ -68,8 +67,7 @@ async def test_a_service_that_goes_away_leaves_unknowns_and_comes_back(
     assert found["gateway"]["mode"] == "unknown"
     assert found["messages"], "what was known of the mail is still shown"
     hive.broker.start()
-    await dashboard.until(lambda: snapshot.service_up("broker"))
-    assert (await one(dashboard))["state"] == "idle"
+    await dashboard.until(lambda: snapshot.state("iris").agents[0].state == "idle")
 
 
 async def test_a_silent_service_is_down_too(dashboard: Dashboard, hive: Hive) -> None:
