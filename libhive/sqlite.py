@@ -5,6 +5,10 @@ loop has served every ready socket, so under load the requests that came in duri
 write waits a few milliseconds for one that it can join. The commit runs inline on the loop: on a disk with a write-back
 cache that beats handing it to a thread.
 
+An `early` write runs when it comes, in the transaction of the commit that it will join, while the loop waits for the rest
+of that; unless one that is not early waits already: they run in the order in which they came. Between its run and its
+commit the loop does other things. So it may depend on nothing in memory that these change.
+
 A batch runs without savepoints. A piece that fails has usually changed nothing yet; when one has, the whole batch is
 rolled back and run again with a savepoint around each piece. So a piece of work may run twice, and what it keeps
 outside the database it has to forget in `on_rollback`.
@@ -77,6 +81,10 @@ class Database:
         self._driver = driver(self._writer)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: list[Piece] = []
+        self._ran: list[Outcome] = []
+        """What came of the first pieces of the queue, which have run already."""
+        self._spoilt: Exception | None = None
+        """What the one after these has raised, after it had changed something or because of the disk."""
         self._due: asyncio.Handle | None = None
         self._hurried = False
         self._eager, self._lately, self._gathering_until = 0, 0, 0.0
@@ -101,10 +109,17 @@ class Database:
         return database
 
     @overload
-    def write(self, work: Callable[[Connection], T], *, lazy: bool = False) -> Promise[T]: ...
+    def write(
+        self, work: Callable[[Connection], T], *, lazy: bool = False, early: bool = False
+    ) -> Promise[T]: ...
     @overload
     def write(
-        self, work: Callable[[Connection], T], then: Callable[[T], U], *, lazy: bool = False
+        self,
+        work: Callable[[Connection], T],
+        then: Callable[[T], U],
+        *,
+        lazy: bool = False,
+        early: bool = False,
     ) -> Promise[U]: ...
     def write(
         self,
@@ -112,6 +127,7 @@ class Database:
         then: Callable[[Any], Any] | None = None,
         *,
         lazy: bool = False,
+        early: bool = False,
     ) -> Promise[Any]:
         """Runs `work` in the next transaction; once that is on stable storage `then` gets its result, and the future what
         `then` makes of it.
@@ -126,6 +142,8 @@ class Database:
             future.set_exception(self._broken)
             return future
         self._queue.append((work, then, future))
+        if early and len(self._ran) + 1 == len(self._queue):
+            self._run_early(work)
         self._eager += not lazy
         if not lazy and not self._hurried:
             if self._due:
@@ -187,34 +205,48 @@ class Database:
             _settle(future, then, result, problem)
         self.on_settled()
 
+    def _run_early(self, work: Callable[[Connection], Any]) -> None:
+        try:
+            self._begin()
+            self._ran.append(self._run(work))
+        except Exception as error:  # noqa: BLE001 - the commit is where it is dealt with
+            self._spoilt = error
+
     def _transact(self, batch: Sequence[Piece]) -> list[Outcome]:
-        self._driver.execute("BEGIN IMMEDIATE")
-        faults.reach("commit.begun")
-        outcomes = self._attempt_all(batch)
-        if outcomes is None:
+        outcomes, self._ran, spoilt, self._spoilt = self._ran, [], self._spoilt, None
+        try:
+            if spoilt:
+                raise spoilt
+            self._begin()
+            outcomes += [self._run(work) for work, _, _ in batch[len(outcomes) :]]
+        except STORAGE_ERRORS:
+            raise
+        except Exception:  # noqa: BLE001 - whose it is shows when each runs for itself
             self._driver.execute("ROLLBACK")
             self.on_rollback()
-            self._driver.execute("BEGIN IMMEDIATE")
+            self._begin()
             outcomes = [self._attempt(work) for work, _, _ in batch]
         faults.reach("commit.ready")
         self._driver.execute("COMMIT")
         faults.reach("commit.done")
         return outcomes
 
-    def _attempt_all(self, batch: Sequence[Piece]) -> list[Outcome] | None:
-        """What came of each piece; None when one has failed after it had changed something."""
-        outcomes: list[Outcome] = []
-        for work, _, _ in batch:
-            before = self._driver.total_changes
-            try:
-                outcomes.append((work(self._writer), None))
-            except STORAGE_ERRORS:
+    def _begin(self) -> None:
+        if not self._driver.in_transaction:
+            self._driver.execute("BEGIN IMMEDIATE")
+            faults.reach("commit.begun")
+
+    def _run(self, work: Callable[[Connection], Any]) -> Outcome:
+        """Raises what the disk did, and what the piece raises after it has changed something."""
+        before = self._driver.total_changes
+        try:
+            return work(self._writer), None
+        except STORAGE_ERRORS:
+            raise
+        except Exception as error:
+            if self._driver.total_changes != before:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever it is belongs to this one caller
-                if self._driver.total_changes != before:
-                    return None
-                outcomes.append((None, error))
-        return outcomes
+            return None, error
 
     def _attempt(self, work: Callable[[Connection], Any]) -> Outcome:
         """One piece of the batch within a savepoint, so that its failure is its own."""

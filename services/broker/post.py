@@ -57,7 +57,7 @@ class Post:
             in_reply_to=m.in_reply_to,
         )
         now = self.core.clock()
-        return self.database.write(lambda c: self.mailroom.add(c, draft, now), self._sent)
+        return self.database.write(lambda c: self.mailroom.add(c, draft, now), self._sent, early=True)
 
     def on_news(self, call: Call, m: say.News) -> Promise[Done]:
         if call.caller != HIVE:
@@ -143,7 +143,7 @@ class Post:
             return DONE
 
         ack = partial(self.mailroom.ack, agent=call.caller, lease=m.lease, ids=m.ids, now=now)
-        return self.database.write(ack, then, lazy=True)
+        return self.database.write(ack, then, lazy=True, early=True)
 
     def _received(self, name: str, mail: list[say.Mail]) -> say.Received:
         return say.Received(mail=mail, sequence=self._sequence(name), holds=self.mailboxes.holds(name))
