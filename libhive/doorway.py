@@ -101,8 +101,7 @@ def may_enter(peer: int, uid: int) -> bool:
 
 class Outbox:
     """The connections that have answers to write. What is answered in one go, by one commit say, goes out by one write to
-    each. Who was answered last is written to first: that is who got mail, and the sender's confirmation can wait for that
-    write, which wakes a process up."""
+    each."""
 
     def __init__(self) -> None:
         self._guests: list[_Guest] = []
@@ -114,7 +113,7 @@ class Outbox:
 
     def flush(self) -> None:
         guests, self._guests = self._guests, []
-        for guest in reversed(guests):
+        for guest in guests:
             guest.flush()
 
 
