@@ -1,8 +1,8 @@
 """Finds messages, the newest first, on a connection of its own: it runs in a thread, so that nobody's mail waits for it.
 
 A search goes from the newest row down in chunks: candidates from the index that narrows most, then their rows, which are
-checked for all that was asked. What is not in the index of words yet is matched one by one, so that no result depends on
-how far that index has come. `mail_spans` says for stretches of rows which instants lie in them: a clock may have jumped.
+checked for all that was asked. What is not in the index of words yet is matched here, so that no result depends on how far
+that index has come. `mail_spans` says for stretches of rows which instants lie in them: a clock may have jumped.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from services.broker.rules import ITEM_BYTES
 from services.broker.words import Scratch
 
 CHUNK_ROWS: Final = 500
+UNINDEXED_ROWS: Final = 50
+"""As many are matched between two looks at the time."""
 INTERRUPT_EVERY_STEPS: Final = 20_000
 SEQ_MAX: Final = (1 << 63) - 1
 
@@ -47,6 +49,7 @@ _ROWS = (
     " AND (:agent = '' OR sender = :agent OR recipient = :agent) AND (:root = '' OR root = :root)"
     " AND stored_ms >= :since AND (:until = 0 OR stored_ms < :until) ORDER BY seq DESC"
 )
+_TEXTS = "SELECT seq, body FROM mail WHERE seq IN (SELECT value FROM json_each(:seqs))"
 _SPANS = (
     "SELECT first, last FROM mail_spans WHERE first <= :high AND newest_ms >= :since"
     " AND (:until = 0 OR oldest_ms < :until) ORDER BY last DESC"
@@ -89,13 +92,14 @@ def find(path: str, asked: Search, words: str, bytes_max: int, seconds_max: floa
 
     Raises TooMany when the time was not enough for anything at all.
     """
-    with closing(opened(path)) as connection, closing(Scratch()) as scratch:
-        return Finder(connection, scratch, asked, words).page(bytes_max, time.monotonic() + seconds_max)
+    with closing(opened(path)) as connection:
+        return Finder(connection, asked, words).page(bytes_max, time.monotonic() + seconds_max)
 
 
 class Finder:
-    def __init__(self, connection: Any, scratch: Scratch, asked: Search, words: str) -> None:
-        self._connection, self._scratch, self._asked, self._words = connection, scratch, asked, words
+    def __init__(self, connection: Any, asked: Search, words: str) -> None:
+        self._connection, self._asked, self._words = connection, asked, words
+        self._scratch = Scratch(connection)
         self._root = self._root_of(asked.root)
         self._values = {
             "words": words,
@@ -103,7 +107,6 @@ class Finder:
             "root": self._root,
             "since": asked.since_ms,
             "until": asked.until_ms,
-            "chunk": CHUNK_ROWS,
         }
 
     def page(self, bytes_max: int, until: float) -> Found:
@@ -116,12 +119,13 @@ class Finder:
                 while looked >= stretch.low:
                     if looked < start and time.monotonic() > until:
                         return Found(receipts=page.receipts, before=looked + 1)
-                    seqs = self._candidates(stretch, looked)
+                    chunk = UNINDEXED_ROWS if self._has_to_match(stretch) else CHUNK_ROWS
+                    seqs = self._candidates(stretch, looked, chunk)
                     for receipt in self._rows(seqs, stretch):
                         if not page.takes(receipt):
                             return Found(receipts=page.receipts, before=page.receipts[-1].seq)
                         looked = receipt.seq - 1
-                    looked = seqs[-1] - 1 if len(seqs) == CHUNK_ROWS else -1
+                    looked = seqs[-1] - 1 if len(seqs) == chunk else -1
         except pysqlite3.dbapi2.OperationalError as error:
             if "interrupt" not in str(error):
                 raise
@@ -148,7 +152,11 @@ class Finder:
             rows = self._connection.execute(_SPANS, {**self._values, "high": top}).fetchall()
             yield from joined([(row["first"], min(top, row["last"])) for row in rows])
 
-    def _candidates(self, stretch: Stretch, high: int) -> list[int]:
+    def _has_to_match(self, stretch: Stretch) -> bool:
+        """Whether the candidates need not have the words."""
+        return bool(self._words) and (bool(self._root) or not stretch.indexed)
+
+    def _candidates(self, stretch: Stretch, high: int, chunk: int) -> list[int]:
         query = _CANDIDATES
         if self._root:
             query = _CANDIDATES_OF_ROOT
@@ -156,15 +164,15 @@ class Finder:
             query = _CANDIDATES_OF_WORDS
         elif self._asked.agent:
             query = _CANDIDATES_OF_AGENT
-        values = {**self._values, "low": stretch.low, "high": high}
+        values = {**self._values, "low": stretch.low, "high": high, "chunk": chunk}
         return [row[0] for row in self._connection.execute(query, values)]
 
     def _rows(self, seqs: list[int], stretch: Stretch) -> Iterator[Receipt]:
         """Those of the candidates that are what was asked for; one by one, since a body may be long."""
+        if self._has_to_match(stretch):
+            seqs = self._scratch.matching(_TEXTS, {"seqs": json.dumps(seqs)}, self._words)
         for row in self._connection.execute(_ROWS, {**self._values, "seqs": json.dumps(seqs)}):
-            by_index = stretch.indexed and not self._root
-            if not self._words or by_index or self._scratch.matches(row["body"], self._words):
-                yield receipt_from(row)
+            yield receipt_from(row)
 
 
 def joined(spans: list[tuple[int, int]]) -> Iterator[Stretch]:

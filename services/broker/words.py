@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from libhive.problems import BadRequest
 TERMS_MAX: Final = 32
 _TERM = re.compile(r'"(?P<phrase>[^"]*)"(?P<star>\*?)|(?P<word>[^\s"]+)')
 _SCRATCH = """
-CREATE VIRTUAL TABLE scratch USING fts5(
+CREATE VIRTUAL TABLE temp.scratch USING fts5(
     body, content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2'
 )
 """
@@ -34,21 +35,25 @@ class Term:
 
 
 class Scratch:
-    """A text against words, in memory, by FTS5 itself."""
+    """Texts against words, by FTS5 itself, in memory that is a connection's own. Many at once: each statement of a thread
+    may have to wait for the one that has Python's lock."""
 
-    def __init__(self) -> None:
-        self._connection: Any = pysqlite3.dbapi2.connect(":memory:", isolation_level=None)
-        self._connection.execute(_SCRATCH)
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(_SCRATCH)
 
-    def matches(self, body: str, expression: str) -> bool:
+    def matching(self, texts: str, values: Any, expression: str) -> list[int]:
+        """Of numbered texts the numbers of those that match, the highest first. `texts` is SQL: number and text in a row."""
         execute = self._connection.execute
-        execute("INSERT INTO scratch (rowid, body) VALUES (1, ?)", (body,))
-        found = execute("SELECT 1 FROM scratch WHERE scratch MATCH ?", (expression,)).fetchone()
-        execute("INSERT INTO scratch (scratch) VALUES ('delete-all')")
-        return found is not None
+        execute(f"INSERT INTO temp.scratch (rowid, body) {texts}", values)
+        query = "SELECT rowid FROM temp.scratch WHERE scratch MATCH ? ORDER BY rowid DESC"
+        found = [row[0] for row in execute(query, (expression,))]
+        execute("INSERT INTO temp.scratch (scratch) VALUES ('delete-all')")
+        return found
 
-    def close(self) -> None:
-        self._connection.close()
+    def matches(self, text: str, expression: str) -> bool:
+        return bool(self.matching("VALUES (1, ?)", (text,), expression))
 
 
 def expression(text: str) -> str:
@@ -56,8 +61,8 @@ def expression(text: str) -> str:
     terms = _terms(_printable(text))
     if len(terms) > TERMS_MAX:
         raise BadRequest(f"that is {len(terms)} words to look for", f"give at most {TERMS_MAX}")
-    scratch = Scratch()
-    try:
+    with closing(pysqlite3.dbapi2.connect(":memory:", isolation_level=None)) as connection:
+        scratch = Scratch(connection)
         for term in terms:
             if not scratch.matches(
                 term.text, Term(term.text, False).quoted
@@ -66,8 +71,6 @@ def expression(text: str) -> str:
                     f"there is no word in {term.text!r:.80}",
                     "words are made of letters and digits; leave it out",
                 )
-    finally:
-        scratch.close()
     return " ".join(term.quoted for term in terms)
 
 

@@ -6,15 +6,18 @@ import asyncio
 import random
 import unicodedata
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pysqlite3.dbapi2
 import pytest
 
 from libhive.messages import broker as say
 from libhive.problems import BadRequest, TooMany, Unavailable
 from libhive.testing.hive import Hive
 from services.broker import finder, indexer
+from services.broker.words import Scratch
 from tests.broker.looking_back import Archive
 
 LAGS = {"nothing indexed": 0, "half indexed": 1, "all indexed": 1_000_000}
@@ -206,6 +209,7 @@ async def test_pages_by_key_do_not_move_when_more_is_said(
     archive: Archive, slices: int, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finder, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(finder, "UNINDEXED_ROWS", 4)
     for number in range(25):
         await archive.say("alice", "bob", f"number {number}")
         await archive.say("carol", "carol", "beside it", kind="reminder")
@@ -247,6 +251,7 @@ async def test_a_search_whose_time_is_up_goes_on_from_there(
     tmp_path: Path, slices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finder, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(finder, "UNINDEXED_ROWS", 4)
     archive = Archive(tmp_path / "broker.sqlite", search_seconds_max=0)
     for number in range(40):
         await archive.say("alice", "bob" if number % 10 else "carol", f"number {number}")
@@ -344,15 +349,15 @@ async def test_the_indexer_survives_a_damaged_index_too(tmp_path: Path) -> None:
 
 def test_the_words_of_a_text_are_told_apart_from_its_marks() -> None:
     """Of every character: it is refused as a word just when FTS5 does not index it."""
-    from services.broker.words import Scratch
-
-    scratch = Scratch()
-    odd = [
-        char
-        for char in map(chr, range(33, 0x250))
-        if char != '"' and unicodedata.category(char)[0] in "LN" and not scratch.matches(char, f'"{char}"')
-    ]
-    scratch.close()
+    with closing(pysqlite3.dbapi2.connect(":memory:", isolation_level=None)) as connection:
+        scratch = Scratch(connection)
+        odd = [
+            char
+            for char in map(chr, range(33, 0x250))
+            if char != '"'
+            and unicodedata.category(char)[0] in "LN"
+            and not scratch.matches(char, f'"{char}"')
+        ]
     assert odd == []
 
 

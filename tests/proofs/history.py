@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from libhive.messages.base import Request
+from libhive.messages.broker import Ask, Send
 from libhive.messages.registry import REQUESTS
 
 _DECODERS = {kind: msgspec.msgpack.Decoder(request.REPLY) for kind, request in REQUESTS.items()}
@@ -81,6 +82,12 @@ class History:
     def about(self, text: str) -> list[str]:
         """Every call in which it stands, for whoever looks at a finding."""
         return [str(call) for call in self.calls if text in f"{call}"]
+
+
+def word_of(request: Any) -> str:
+    """The one by which a search finds this message and no other; empty when it makes none."""
+    body = request.body if isinstance(request, Send) else request.question if isinstance(request, Ask) else ""
+    return body.split()[1] if body else ""
 
 
 def _now_ms() -> int:

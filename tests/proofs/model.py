@@ -28,7 +28,7 @@ from typing import NamedTuple
 from libhive.messages import broker as say
 from libhive.names import HIVE, OPERATOR
 from tests.proofs import store as stored
-from tests.proofs.history import Call, History
+from tests.proofs.history import Call, History, word_of
 
 ATTEMPTS_MAX = 5
 NEVER = 1 << 62
@@ -84,6 +84,10 @@ class Model:
             if not call.request.resume:
                 self.greetings[call.actor].append(call)
         self.rows = {(row.id, row.recipient): row for row in store.mail}
+        self.copies: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        """The keys of a message's rows, by its id."""
+        for key in self.rows:
+            self.copies[key[0]].append(key)
 
     def _note_command(self, call: Call) -> None:
         if call.verb in ("send", "ask", "answer", "remind"):
@@ -490,6 +494,28 @@ def too_early(model: Model) -> Iterator[str]:
             yield f"early: the reminder {asked.id} came at {mail.sent_ms}, not {asked.request.at_ms}"
 
 
+# ---- looking back
+
+
+def searches(model: Model) -> Iterator[str]:
+    """A search finds what was confirmed before it began, once for each recipient, and nothing that does not have its word."""
+    commands = {word_of(call.request): call.id for call in model.commands.values()}
+    for call in model.calls["search"]:
+        if not call.ok:
+            continue
+        word = call.request.text
+        found = [(receipt.id, receipt.recipient) for receipt in call.reply.receipts]
+        if len(found) > len(set(found)):
+            yield f"doubled: {call}"
+        if any(key not in model.rows or word not in model.rows[key].body for key in found):
+            yield f"unasked: {call}"
+        id = commands[word]
+        known = any(said.ok and said.ended < call.begun for said in model.said(id))
+        missing = set(model.copies[id]) - set(found) if known else set()
+        if missing and not call.reply.before:
+            yield f"lost: {call} did not find {missing}"
+
+
 # ---- how it all ended
 
 
@@ -561,5 +587,6 @@ RULES = (
     deadlines,
     reminders,
     too_early,
+    searches,
     ends,
 )

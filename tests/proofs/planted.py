@@ -15,7 +15,18 @@ from libhive.messages import broker as say
 from libhive.messages.base import Done
 from libhive.names import new_id
 from libhive.sqlite import driver
-from services.broker import agenda, boxes, mailboxes, mailroom, post, questions, reminders, rules, service
+from services.broker import (
+    agenda,
+    boxes,
+    finder,
+    mailboxes,
+    mailroom,
+    post,
+    questions,
+    reminders,
+    rules,
+    service,
+)
 
 SOON_SECONDS = 0.01
 
@@ -258,6 +269,15 @@ def a_reminder_and_its_mail_are_two_commits() -> None:
         return self.database.write(lambda c: self.core.mailroom.add(c, draft, now), self.core.posted)
 
 
+# ---- searches
+
+
+def a_search_finds_only_what_is_indexed() -> None:
+    @_instead(finder.Finder, "_stretches")
+    def stretches(right: Any, self: finder.Finder, high: int) -> list[finder.Stretch]:
+        return [stretch for stretch in right(self, high) if stretch.indexed]
+
+
 BUGS: dict[Callable[[], None], str] = {
     ack_confirmed_before_its_commit: "returned",
     send_confirmed_before_its_commit: "lost",
@@ -281,6 +301,7 @@ BUGS: dict[Callable[[], None], str] = {
     a_reminder_fires_early: "early",
     a_cancelled_reminder_fires: "undone",
     a_reminder_and_its_mail_are_two_commits: "stuck",
+    a_search_finds_only_what_is_indexed: "lost",
 }
 """Each with the kind of finding that has to show it."""
 BY_NAME = {bug.__name__: bug for bug in BUGS}

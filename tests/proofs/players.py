@@ -30,6 +30,7 @@ REPEATABLE = frozenset(
 LEASED = frozenset({"ack", "seen", "report_state"})
 """Repeated as well, unless the lease has been given up since."""
 REMEMBERED = 200
+SEARCHED = 20
 
 
 class Player:
@@ -101,7 +102,7 @@ class Player:
     # ---- what both do
 
     def text(self) -> str:
-        """Never the same twice; seldom so long that a few of them fill a socket."""
+        """Never the same twice, by its second word; seldom so long that a few of them fill a socket."""
         dice = self.random.random()
         size = 30_000 if dice < self.world.long_bodies else self.random.randint(0, 60)
         poison = POISON if dice > 1 - self.world.poison else "mail"
@@ -355,6 +356,10 @@ class Operator(Player):
         if found := self.world.any_mail(self.random, poison=self.random.random() < 0.8):
             self.call(say.DropMail(id=found[0], recipient=found[1], reason="no more"))
 
+    def search(self) -> None:
+        if word := self.world.any_word(self.random):
+            self.call(say.Search(text=word, limit=SEARCHED))
+
 
 def _some(ids: dict[str, Any], random: Random) -> list[str]:
     """Some of the oldest."""
@@ -404,6 +409,7 @@ _ERRAND_MIX: dict[Callable[[Operator], None], int] = {
     Operator.hold: 8,
     Operator.retry: 10,
     Operator.drop: 10,
+    Operator.search: 2,
 }
 _ERRANDS = list(_ERRAND_MIX)
 _ERRAND_WEIGHTS = [sum(list(_ERRAND_MIX.values())[: at + 1]) for at in range(len(_ERRAND_MIX))]

@@ -12,7 +12,8 @@ from tests.proofs.world import World
 CALLS = 200_000
 VERBS = (
     *("ack", "ack_inbox", "answer", "ask", "cancel_reminder", "drop_mail", "hello", "inbox", "loose_ends"),
-    *("message_status", "recv", "remind", "report_state", "retry_mail", "seen", "send", "set_hold", "status"),
+    *("message_status", "recv", "remind", "report_state", "retry_mail", "search", "seen", "send"),
+    *("set_hold", "status"),
 )
 
 

@@ -19,7 +19,7 @@ from typing import Protocol
 from libhive.messages import broker as say
 from libhive.names import AgentName
 from libhive.testing.hive import Hive
-from tests.proofs.history import Call, History
+from tests.proofs.history import Call, History, word_of
 from tests.proofs.lines import DoorLine
 from tests.proofs.nursery import Nursery
 from tests.proofs.players import Agent, Operator, Player
@@ -113,6 +113,7 @@ class World:
         self.broken_off: list[Agent] = []
         self._questions, self._mail = deque[str](maxlen=500), deque[tuple[str, str]](maxlen=500)
         self._poison = deque[tuple[str, str]](maxlen=500)
+        self._words = deque[str](maxlen=500)
         self._poll = select.epoll()
         self._watched: dict[int, Player] = {}
         self._pid = self._turns = self._open = self._endless = 0
@@ -150,6 +151,8 @@ class World:
     def made(self, call: Call) -> None:
         """A command whose id others may want to know."""
         request = call.request
+        if word := word_of(request):
+            self._words.append(word)
         if isinstance(request, say.Ask):
             self._questions.append(call.id)
             self._mail.append((call.id, request.to))
@@ -159,6 +162,9 @@ class World:
 
     def any_question(self, random: Random) -> str:
         return random.choice(self._questions) if self._questions else ""
+
+    def any_word(self, random: Random) -> str:
+        return random.choice(self._words) if self._words else ""
 
     def any_mail(self, random: Random, *, poison: bool) -> tuple[str, str] | None:
         mail = self._poison if poison else self._mail
