@@ -22,9 +22,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
+from libhive.clock import iso
 from libhive.messages import broker as say
 from libhive.names import HIVE, OPERATOR
 from tests.proofs import store as stored
@@ -32,6 +34,9 @@ from tests.proofs.history import Call, History, word_of
 
 ATTEMPTS_MAX = 5
 NEVER = 1 << 62
+MINUTE_MS = 60_000
+FIRES_WITHIN_MS = 5_000
+"""After its minute has begun, unless it is cancelled before that."""
 LEASED = ("recv", "seen", "ack", "report_state")
 REFUSALS = {
     "ack": {"stale-lease"},
@@ -475,7 +480,7 @@ def reminders(model: Model) -> Iterator[str]:
     cancelled = {call.request.id for call in model.calls["cancel_reminder"] if call.ok}
     maybe = {call.request.id for call in model.calls["cancel_reminder"] if call.perhaps}
     there = {reminder.id: reminder for reminder in model.store.reminders}
-    for id in {call.id for call in model.calls["remind"]}:
+    for id in {call.id for call in model.calls["remind"] if not call.request.cron}:
         if fired[id] > 1:
             yield f"doubled: the reminder {id} fired {fired[id]} times"
         if id in cancelled and fired[id]:
@@ -486,12 +491,47 @@ def reminders(model: Model) -> Iterator[str]:
             yield f"stuck: the reminder {id} is {there[id].state} and never fired"
 
 
+def recurring(model: Model) -> Iterator[str]:
+    """One that comes every minute has come at each, from when it was set until it was cancelled."""
+    fired: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in model.store.mail:
+        if row.kind == "reminder":
+            fired[row.details["reminder"]][row.details["due"]] += 1
+    cancelled = {
+        call.request.id: call.begun_ms for call in reversed(model.calls["cancel_reminder"]) if call.perhaps
+    }
+    for call in model.commands.values():
+        if call.verb != "remind" or not call.request.cron or not model.confirmed(call.id):
+            continue
+        begun = min(said.ended_ms for said in model.said(call.id) if said.ok)
+        wanted = {
+            iso(at)
+            for at in range(
+                begun // MINUTE_MS * MINUTE_MS + MINUTE_MS, cancelled[call.id] - FIRES_WITHIN_MS, MINUTE_MS
+            )
+        }
+        yield from (
+            f"doubled: the reminder {call.id} came {n} times at {due}"
+            for due, n in fired[call.id].items()
+            if n > 1
+        )
+        if missing := wanted - fired[call.id].keys():
+            yield f"stuck: the reminder {call.id} did not come at {sorted(missing)}"
+
+
 def too_early(model: Model) -> Iterator[str]:
     for given in model.offers.values():
         call, mail = given[0]
         asked = model.commands.get(mail.details.get("reminder", "")) if mail.kind == "reminder" else None
-        if asked is not None and min(mail.sent_ms, call.ended_ms) < asked.request.at_ms:
-            yield f"early: the reminder {asked.id} came at {mail.sent_ms}, not {asked.request.at_ms}"
+        if asked is None:
+            continue
+        due = asked.request.at_ms or _milliseconds(mail.details["due"])
+        if min(mail.sent_ms, call.ended_ms) < due:
+            yield f"early: the reminder {asked.id} came at {mail.sent_ms}, not {due}"
+
+
+def _milliseconds(instant: str) -> int:
+    return int(datetime.fromisoformat(instant).timestamp() * 1000)
 
 
 # ---- looking back
@@ -586,6 +626,7 @@ RULES = (
     questions,
     deadlines,
     reminders,
+    recurring,
     too_early,
     searches,
     ends,

@@ -31,6 +31,8 @@ LEASED = frozenset({"ack", "seen", "report_state"})
 """Repeated as well, unless the lease has been given up since."""
 REMEMBERED = 200
 SEARCHED = 20
+RECURRING = 0.02
+"""Of the reminders, so many come every minute. A run sees few of these begin, some of them while its broker is dead."""
 
 
 class Player:
@@ -156,6 +158,7 @@ class Agent(Player):
         self.to_ack: dict[str, None] = {}
         """Of what is in hand, what no acknowledgement is under way for; without the poison."""
         self.reminders: deque[str] = deque(maxlen=REMEMBERED)
+        self.recurring: list[str] = []
         self.turns = self.receiving = 0
 
     # ---- connections and leases
@@ -275,9 +278,17 @@ class Agent(Player):
         self.world.broken_off.append(self)
 
     def remind(self) -> None:
-        at_ms = self.world.now_ms() + self.random.randint(0, 400)
-        self.command(say.Remind(text=self.text(), at_ms=at_ms))
+        if self.random.random() < RECURRING:
+            self.command(say.Remind(text=self.text(), cron="* * * * *", catch_up="all"))
+            self.recurring.append(self.sent[-1][0])
+        else:
+            at_ms = self.world.now_ms() + self.random.randint(0, 400)
+            self.command(say.Remind(text=self.text(), at_ms=at_ms))
         self.reminders.append(self.sent[-1][0])
+
+    def end_recurring(self) -> None:
+        for id in self.recurring:
+            self.call(say.CancelReminder(id=id))
 
     def cancel(self) -> None:
         if self.reminders:

@@ -328,6 +328,7 @@ class World:
         self.operator.release_all()
         for agent in self.agents:
             agent.hello()
+            agent.end_recurring()
             agent.line.flush()
         self._hear_all(limit)
         if left := self._work_off(limit):
