@@ -148,6 +148,10 @@ class Daemon:
         """A background task that ends with the service; if it raises, so does the service."""
         return self._tasks.spawn(coroutine, name)
 
+    def before_snapshot(self, settle: Callable[[], None]) -> None:
+        """What is called before a snapshot of the database is taken; it may raise NoSpace."""
+        self._custodian.before_snapshot = settle
+
     def fail(self, what: str, error: BaseException) -> None:
         """A bug: end the process so that its supervisor starts it afresh."""
         self._failed(what, error)

@@ -64,6 +64,8 @@ class Custodian:
     def __init__(
         self, service: str, paths: Paths, details: dict[str, str], settings: Settings | None = None
     ) -> None:
+        self.before_snapshot: Callable[[], None] = lambda: None
+        """Called so that the service brings into its files what it has elsewhere. May raise NoSpace."""
         self.database, self.details = paths.database(service), details
         self.settings = settings or Settings.from_environment()
         self.log = logging.getLogger(f"hive.{service}")
@@ -109,6 +111,7 @@ class Custodian:
     async def snapshot(self) -> Path:
         """Takes one now. Raises NoSpace; when the database itself is not whole, Damaged, which ends the process."""
         async with self._one_at_a_time:
+            self.before_snapshot()
             try:
                 taken = await in_background(lambda: snapshots.take(self.database, now_ms()))
             except check.Damaged as damage:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from libhive import redo
 from libhive.integrity import reserve, salvage, snapshots
 from libhive.integrity.check import DatabaseError, fault_of
 from libhive.problems import Conflict
@@ -25,7 +26,7 @@ from libhive.problems import Conflict
 SMALL_BYTES_MAX = 64 << 20
 """Up to here the whole file is looked at before the service starts; a larger one while it serves."""
 NAMES_SAID_MAX = 20
-ENDS = ("", "-wal", "-shm")
+ENDS = ("", "-wal", "-shm", redo.END)
 RESTORING = "restoring"
 """In the state directory while a restore puts its files in place: what lies there then is of two times."""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pysqlite3 import dbapi2 as driver
 
+from libhive import redo
 from libhive.integrity.check import connected, quoted, tables
 
 NAMES = ("id", "number", "name", "agent")
@@ -62,12 +63,14 @@ def _readable(broken: Path, whole: Path) -> Iterator[Any]:
     """On a copy, which may be written: reading a log needs that. Without a first page it is lent the whole one's."""
     with tempfile.TemporaryDirectory(dir=broken.parent, prefix=".salvage-") as place:
         copy = Path(place) / broken.name
-        for end in ("", "-wal"):
+        for end in ("", "-wal", redo.END):
             if (part := broken.with_name(broken.name + end)).exists():
                 shutil.copyfile(part, copy.with_name(copy.name + end))
         if not _opens(copy):
             _lend_first_page(copy, whole)
         with connected(copy) as connection:
+            with contextlib.suppress(driver.DatabaseError):  # then what was stored last is not named
+                redo.finish(copy, connection)
             yield connection
 
 

@@ -18,7 +18,7 @@ takes a tenth of the time under load."""
 
 def build(paths: Paths) -> Broker:
     settings = Settings.from_environment()
-    database = Database.open(paths.database("broker"), MIGRATIONS)
+    database = Database.open(paths.database("broker"), MIGRATIONS, keeps_redo=True)
     database.grow_log()
     broker = Broker(database, settings)
     gc.freeze()

@@ -89,6 +89,26 @@ class Budgets:
             return [pause] * len(draft.recipients)
         return [self._judge_pair(c, draft, recipient, now) for recipient in draft.recipients]
 
+    def lets(self, draft: Draft, root: str, hops: int, now: int) -> bool:
+        """Whether it may go to all of them, without a look into the store; if so it is counted. What is not certain goes
+        through `judge`."""
+        if draft.sender == HIVE or draft.kind in ("news", "reminder"):
+            return True
+        if draft.sender == OPERATOR:
+            if hops == 0:
+                self._begin_anew_with(draft)
+            return hops == 0
+        if self._is_decided(draft, root) or (hops and not self._root_lets(root, hops, len(draft.recipients))):
+            return False
+        pairs = [(draft.sender, recipient) for recipient in draft.recipients]
+        if not all(self._pair_lets(pair, now) for pair in pairs):
+            return False
+        if hops:
+            self._roots[root] += len(draft.recipients)
+        for pair in pairs:
+            self._count(pair, now)
+        return True
+
     def answered(self, c: Connection, question: str, go_on: bool, now: int) -> None:
         """The operator has decided: the budgets begin anew, or the conversation is over."""
         found = rows(
@@ -164,9 +184,29 @@ class Budgets:
 
     def _judge_pair(self, c: Connection, draft: Draft, recipient: str, now: int) -> Pause | None:
         per_minute = self._settings.pair_per_minute_max
-        pair = (draft.sender, recipient)
-        counts = self._pairs.get(pair)
+        self._count((draft.sender, recipient), now)
+        lately = self._lately((draft.sender, recipient), now)
+        if not per_minute or lately <= per_minute:
+            return None
+        why = f"{draft.sender} wrote to {recipient} {lately} times within a minute; {per_minute} is the limit"
+        return self._pause(c, f"pair:{draft.sender}>{recipient}", why, draft)
+
+    def _pair_lets(self, pair: tuple[str, str], now: int) -> bool:
+        """Whether one more is within the budget."""
+        per_minute = self._settings.pair_per_minute_max
+        return not per_minute or self._lately(pair, now) < per_minute
+
+    def _lately(self, pair: tuple[str, str], now: int) -> int:
+        """Within the last minute: a sliding window out of two fixed ones, of which the last one counts for as much as is
+        left of it."""
+        first, this, last = self._pairs.get(pair, (0, 0, 0))
         minute = now // MINUTE_MS
+        if first != minute:
+            this, last = 0, this if first == minute - 1 else 0
+        return this + last * (MINUTE_MS - now % MINUTE_MS) // MINUTE_MS
+
+    def _count(self, pair: tuple[str, str], now: int) -> None:
+        counts, minute = self._pairs.get(pair), now // MINUTE_MS
         if counts is None:
             counts = self._pairs[pair] = [minute, 0, 0]
             if len(self._pairs) > PAIRS_COUNTED_MAX:
@@ -175,12 +215,22 @@ class Budgets:
             counts[:] = [minute, 0, counts[1] if counts[0] == minute - 1 else 0]
         counts[1] += 1
         self._counted.append(pair)
-        # A sliding window of a minute, out of two fixed ones: the last one counts for as much of it as is left.
-        lately = counts[1] + counts[2] * (MINUTE_MS - now % MINUTE_MS) // MINUTE_MS
-        if not per_minute or lately <= per_minute:
-            return None
-        why = f"{draft.sender} wrote to {recipient} {lately} times within a minute; {per_minute} is the limit"
-        return self._pause(c, f"pair:{draft.sender}>{recipient}", why, draft)
+
+    def _is_decided(self, draft: Draft, root: str) -> bool:
+        """Whether the operator has decided, or is asked, something about this conversation or one of these pairs."""
+        if not self._known and not self._decided:
+            return False
+        keys = (f"root:{root}", *(f"pair:{draft.sender}>{name}" for name in draft.recipients))
+        return any(key in self._known or key in self._decided for key in keys)
+
+    def _root_lets(self, root: str, hops: int, more: int) -> bool:
+        if root not in self._roots:
+            return False
+        self._roots.move_to_end(root)
+        hops_max, messages_max = self._settings.hops_max, self._settings.root_messages_max
+        return (not hops_max or hops <= hops_max) and (
+            not messages_max or self._roots[root] + more <= messages_max
+        )
 
     def _pause(self, c: Connection, key: str, why: str, draft: Draft) -> Pause:
         question = new_id()
@@ -205,14 +255,17 @@ class Budgets:
 
     def _begin_anew(self, c: Connection, draft: Draft, root: str, hops: int) -> None:
         """The operator takes part: what comes of her message has the whole budget, and so has who answers her."""
-        for recipient in draft.recipients:
-            self._pairs.pop((recipient, OPERATOR), None)
+        self._begin_anew_with(draft)
         if hops:
             messages = self._messages(c, root) + len(draft.recipients)
             self._roots[root] = messages
             self._decide(
                 c, Conversation(key=f"root:{root}", state="running", hops_base=hops, messages_base=messages)
             )
+
+    def _begin_anew_with(self, draft: Draft) -> None:
+        for recipient in draft.recipients:
+            self._pairs.pop((recipient, OPERATOR), None)
 
     def _decide(self, c: Connection, conversation: Conversation) -> None:
         driver(c).execute(

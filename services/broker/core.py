@@ -34,7 +34,9 @@ class Core:
         """Called with the name of each mailbox that has got mail."""
         database.read(self.budgets.load)
         database.on_commit, database.on_settled = self._committed, self._settled
-        database.on_rollback = self.budgets.rolled_back
+        database.on_rollback, database.on_applied = self._rolled_back, self.mailroom.applied
+        database.on_broken = lambda error: self.fail("bringing what was stored into the database", error)
+        database.fold = self.mailroom.fold
         self.hand_out: Callable[[str], None] = lambda name: None
         """Gives whoever waits at this mailbox what is ready."""
         self._settling = False
@@ -129,6 +131,11 @@ class Core:
     def _committed(self) -> None:
         self._settling = True
         self.budgets.committed()
+        self.mailroom.committed()
+
+    def _rolled_back(self) -> None:
+        self.budgets.rolled_back()
+        self.mailroom.rolled_back()
 
     def _settled(self) -> None:
         self._settling = False

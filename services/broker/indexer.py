@@ -69,7 +69,8 @@ class Indexer:
     async def _write(self, work: Callable[[Connection], T]) -> T | None:
         """What the work returns; None when it could not be done, and something has been done about that."""
         try:
-            return await self._database.write(work, lazy=self._traffic)
+            write = self._database.write_along if self._traffic else self._database.write
+            return await write(work)
         except NoSpace:
             await asyncio.sleep(AGAIN_SECONDS)
         except pysqlite3.dbapi2.DatabaseError as error:

@@ -57,7 +57,10 @@ class Post:
             in_reply_to=m.in_reply_to,
         )
         now = self.core.clock()
-        return self.database.write(lambda c: self.mailroom.add(c, draft, now), self._sent, early=True)
+        if self.database.takes_changes and (plain := self.mailroom.append(self.database, draft, now)):
+            posted, changes = plain
+            return self.database.append(changes, lambda _: self._sent(posted))
+        return self.database.write(lambda c: self.mailroom.add(c, draft, now), self._sent)
 
     def on_news(self, call: Call, m: say.News) -> Promise[Done]:
         if call.caller != HIVE:
@@ -142,8 +145,12 @@ class Post:
             self.core.look(call.caller)
             return DONE
 
+        if self.database.takes_changes:
+            self.mailboxes.check_lease(call.caller, m.lease)
+            if changes := self.mailroom.append_ack(call.caller, m.lease, m.ids, now):
+                return self.database.append(changes, lambda _: then(m.ids), lazy=True)
         ack = partial(self.mailroom.ack, agent=call.caller, lease=m.lease, ids=m.ids, now=now)
-        return self.database.write(ack, then, lazy=True, early=True)
+        return self.database.write(ack, then, lazy=True)
 
     def _received(self, name: str, mail: list[say.Mail]) -> say.Received:
         return say.Received(mail=mail, sequence=self._sequence(name), holds=self.mailboxes.holds(name))
@@ -180,7 +187,11 @@ class Post:
         self._writing = None
         boxes, now = self.core.boxes, self.core.clock()
         if due := boxes.unwritten_since(now):
-            writing = self.database.write(lambda c: self.mailroom.write_offers(c, due), boxes.written)
+            if self.database.takes_changes:
+                changes = self.mailroom.append_offers(due)
+                writing = self.database.append(changes, lambda _: boxes.written(due))
+            else:
+                writing = self.database.write(lambda c: self.mailroom.write_offers(c, due), boxes.written)
             writing.add_done_callback(self._wrote_offers)
         elif boxes.unwritten():
             self._write_offers_in(UNWRITTEN_MS / 1000)

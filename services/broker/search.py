@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -11,7 +12,7 @@ import pysqlite3.dbapi2
 from libhive.clock import Clock
 from libhive.daemon import Call
 from libhive.messages import broker as say
-from libhive.problems import Unavailable
+from libhive.problems import NoSpace, Unavailable
 from libhive.sqlite import Database, driver
 from services.broker import finder, words
 from services.broker.indexer import Indexer, is_damaged_index
@@ -45,6 +46,7 @@ class Search:
         self._retention = Retention(core.database, self._path, core.settings.retention_days, core.clock)
         self._turns = asyncio.Semaphore(SEARCHES_MAX)
         core.on_mail.append(lambda mailbox: self._indexer.touched())
+        self._database = core.database
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -55,6 +57,7 @@ class Search:
         looked_for = words.expression(m.text)
         settings = self._settings
         async with self._turns:
+            self._settle()
             try:
                 return await asyncio.to_thread(
                     finder.find,
@@ -72,5 +75,11 @@ class Search:
                     "the index of words was damaged and is being made anew", "try again in a minute"
                 ) from None
 
+    def _settle(self) -> None:
+        """So that a connection of its own sees all that was confirmed; on a full disk, what there is."""
+        with contextlib.suppress(NoSpace):
+            self._database.settle()
+
     async def on_retain(self, call: Call, m: say.Retain) -> say.Retained:
+        self._settle()
         return await self._retention.retain(m.days, apply=m.apply)

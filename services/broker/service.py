@@ -89,6 +89,7 @@ class Broker:
 
     async def start(self, daemon: Daemon) -> None:
         self.core.daemon = daemon
+        daemon.before_snapshot(self.core.database.settle)
         daemon.doors.on_gone = self.mailboxes.gone
         for entry in self.mailboxes.directory.values():
             if entry.open:

@@ -5,6 +5,8 @@ The id of a message, question or reminder is the id of the command that made it:
 
 from __future__ import annotations
 
+from libhive import redo
+
 MIGRATIONS = (
     """
     CREATE TABLE mailboxes (
@@ -67,4 +69,5 @@ MIGRATIONS = (
     DROP INDEX mail_open;
     CREATE INDEX mail_open ON mail (recipient, seq) WHERE (state = 'stored' OR state = 'offered' OR state = 'seen');
     """,
+    redo.TABLE,
 )

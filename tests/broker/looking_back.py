@@ -27,7 +27,9 @@ class Archive:
         self.now = 1_000 * DAY_MS
         limitless = {"hops_max": 0, "root_messages_max": 0, "pair_per_minute_max": 0}
         self.core = Core(
-            Database.open(path, MIGRATIONS), Settings(**{**limitless, **settings}), lambda: self.now
+            Database.open(path, MIGRATIONS, keeps_redo=True),
+            Settings(**{**limitless, **settings}),
+            lambda: self.now,
         )
         self.searching = Search(self.core)
 

@@ -24,7 +24,9 @@ ALICE, BOB = "alice", "bob"
 
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    broker = Broker(Database.open(tmp_path / "broker" / "broker.sqlite", MIGRATIONS), Settings())
+    broker = Broker(
+        Database.open(tmp_path / "broker" / "broker.sqlite", MIGRATIONS, keeps_redo=True), Settings()
+    )
     for name in (ALICE, BOB):
         broker.core.database.write(
             lambda c, name=name: c.exec_driver_sql(  # type: ignore[misc]
@@ -124,10 +126,12 @@ async def test_what_every_message_costs_makes_no_table_of_its_own(broker: Broker
     said: list[str] = []
     connection.set_trace_callback(said.append)
     sent = [await send(broker, body) for body in ("one", "two")]
+    broker.core.database.settle()
     assert len((await recv(broker, lease)).mail) == 2
     broker.post._write_offers()
     for one in sent:
         await broker.post.on_ack(call(BOB), say.Ack(lease=lease, ids=[one.id]))
+        broker.core.database.settle()
     connection.set_trace_callback(None)
     made = {text for text in said if text.startswith(("SELECT", "INSERT INTO mail ", "UPDATE"))}
     assert {text.split()[0] for text in made} == {"SELECT", "INSERT", "UPDATE"}

@@ -52,7 +52,7 @@ class Bench:
 
     def open(self) -> None:
         """As a process that starts."""
-        self.database = Database.open(self.path, MIGRATIONS)
+        self.database = Database.open(self.path, MIGRATIONS, keeps_redo=True)
         self.core = Core(self.database, self.settings, lambda: self.clock)
         self.core.publish = self.events.append  # type: ignore[assignment, method-assign]
         self.reminders = Reminders(self.core)

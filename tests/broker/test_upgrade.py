@@ -29,7 +29,7 @@ async def test_what_was_open_is_delivered_and_nothing_else(tmp_path: Path, schem
     for number, state in enumerate(STATES):
         await old.write(lambda c, row=(f"m{number}", state): c.exec_driver_sql(MAIL, row))  # type: ignore[misc]
     old.close()
-    broker = Broker(Database.open(path, MIGRATIONS), Settings())
+    broker = Broker(Database.open(path, MIGRATIONS, keeps_redo=True), Settings())
     call = Call("bob", "first")
     lease = (await broker.post.on_hello(call, say.Hello(generation=1, incarnation="i", version="v"))).lease
     mail = (await broker.post.on_recv(call, say.Recv(lease=lease, wait_ms=0, limit=64))).mail

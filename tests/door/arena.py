@@ -77,7 +77,7 @@ class Arena:
         self.root = Path(tempfile.mkdtemp(prefix="door-", dir="/tmp"))
         paths = Paths(run=self.root / "run", state=self.root / "state")
         make_private(paths.run)
-        database = Database.open(paths.database("broker"), MIGRATIONS)
+        database = Database.open(paths.database("broker"), MIGRATIONS, keeps_redo=True)
         self.broker = Broker(database, Settings(pair_per_minute_max=0))
         self.daemon = Daemon(self.broker, paths)
         assert set(DOOR_KINDS) == {Ping, *self.broker.door_handlers()}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pysqlite3.dbapi2
@@ -28,66 +27,20 @@ def numbers(database: Database) -> list[int]:
     return [row.n for row in database.read(lambda c: c.exec_driver_sql("SELECT n FROM t ORDER BY n").all())]
 
 
-@pytest.mark.parametrize("early", [False, True])
-async def test_writes_of_one_moment_share_a_commit_and_fail_alone(tmp_path: Path, early: bool) -> None:
+async def test_writes_of_one_moment_share_a_commit_and_fail_alone(tmp_path: Path) -> None:
     database = Database.open(tmp_path / "db" / "x.sqlite", [TABLE])
     commits: list[str] = []
     database._writer.connection.dbapi_connection.set_trace_callback(  # type: ignore[union-attr]
         lambda statement: commits.append(statement) if statement.startswith("COMMIT") else None
     )
     outcomes = await asyncio.gather(
-        *(database.write(put(number), early=early) for number in (1, 2, 2, 3)),  # type: ignore[arg-type]
+        *(database.write(put(number)) for number in (1, 2, 2, 3)),  # type: ignore[arg-type]
         return_exceptions=True,
     )
     assert [type(outcome) for outcome in outcomes] == [int, int, outcomes[2].__class__, int]
     assert isinstance(outcomes[2], Exception)
     assert numbers(database) == [1, 2, 3]
     assert len(commits) == 1
-    database.close()
-
-
-async def test_an_early_write_runs_when_it_comes_and_is_told_after_its_commit(tmp_path: Path) -> None:
-    database = Database.open(tmp_path / "db" / "x.sqlite", [TABLE])
-    ran: list[int] = []
-
-    def note(number: int) -> Callable[[Connection], None]:
-        def work(c: Connection) -> None:
-            put(number)(c)  # type: ignore[operator]
-            ran.append(number)
-
-        return work
-
-    first = database.write(note(1), early=True)
-    assert ran == [1]
-    assert not first.done()
-    assert numbers(database) == []
-    later, last = database.write(note(2)), database.write(note(3), early=True)
-    assert ran == [1], "what is early does not overtake what is not"
-    await asyncio.gather(first, later, last)
-    assert ran == numbers(database) == [1, 2, 3]
-    database.close()
-
-
-@pytest.mark.parametrize("failing_first", [False, True])
-async def test_an_early_write_that_fails_when_it_has_changed_something_takes_nobody_with_it(
-    tmp_path: Path, failing_first: bool
-) -> None:
-    database = Database.open(tmp_path / "db" / "x.sqlite", [TABLE])
-    undone: list[None] = []
-    database.on_rollback = lambda: undone.append(None)
-
-    def half(c: Connection) -> None:
-        put(7)(c)  # type: ignore[operator]
-        raise ValueError("planned")
-
-    works = [half, put(1)] if failing_first else [put(1), half]
-    waiting = [database.write(work, early=True) for work in (*works, put(2))]  # type: ignore[arg-type]
-    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-    assert {type(outcome) for outcome in outcomes} == {ValueError, int}
-    assert numbers(database) == [1, 2]
-    assert undone == [None]
-    await database.write(put(3), early=True)  # type: ignore[arg-type]
-    assert numbers(database) == [1, 2, 3]
     database.close()
 
 
@@ -132,8 +85,7 @@ def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         sqlite.check_version()
 
 
-@pytest.mark.parametrize("early", [False, True])
-async def test_a_full_disk_refuses_new_work_reads_on_and_recovers(tmp_path: Path, early: bool) -> None:
+async def test_a_full_disk_refuses_new_work_reads_on_and_recovers(tmp_path: Path) -> None:
     database = Database.open(tmp_path / "x" / "x.sqlite", [TABLE])
     await database.write(put(1))  # type: ignore[arg-type]
     pages = database.read(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar_one())
@@ -143,10 +95,10 @@ async def test_a_full_disk_refuses_new_work_reads_on_and_recovers(tmp_path: Path
         c.exec_driver_sql("CREATE TABLE big (body TEXT)")
         sqlite.driver(c).execute("INSERT INTO big VALUES (?)", ("x" * 1_000_000,))
 
-    refused = [database.write(work, early=early) for work in (put(2), much, put(3))]  # type: ignore[arg-type]
+    refused = [database.write(work) for work in (put(2), much, put(3))]  # type: ignore[arg-type]
     outcomes = await asyncio.gather(*refused, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [NoSpace] * 3
     assert numbers(database) == [1]
     database._writer.exec_driver_sql("PRAGMA max_page_count = 1000000")
-    await database.write(much, early=early)
+    await database.write(much)
     database.close()

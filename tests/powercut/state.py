@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import pysqlite3.dbapi2
 
+from libhive import redo
+
 
 class Mail(NamedTuple):
     sender: str
@@ -56,8 +58,9 @@ _TABLES = "SELECT count(*) FROM sqlite_schema WHERE name IN ('mail', 'questions'
 def read(database: Path) -> State:
     """A database that is not there, or has no tables yet, is an empty one."""
     state = State()
-    connection = pysqlite3.dbapi2.connect(str(database))
+    connection = pysqlite3.dbapi2.connect(str(database), isolation_level=None)
     try:
+        redo.finish(database, connection)  # as the broker does when it starts
         state.damage = "; ".join(row[0] for row in connection.execute("PRAGMA integrity_check(5)"))
         state.damage = state.damage.removeprefix("ok")
         if connection.execute(_TABLES).fetchone()[0]:

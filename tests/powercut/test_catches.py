@@ -35,6 +35,13 @@ def test_a_store_that_does_not_sync_its_commits_is_caught(traces: Path) -> None:
     assert outcome.kinds["damaged"] == 0, outcome.first  # NORMAL forgets; it does not corrupt
 
 
+def test_a_redo_log_that_is_not_synced_is_caught(traces: Path) -> None:
+    recording = record(traces / "redo", SEED, STEPS, [OFTEN, "redo=unsynced"])
+    outcome = check(recording, SEED, DRAWN)
+    assert outcome.kinds["lost"] > DRAWN / 20
+    assert outcome.kinds["damaged"] == 0, outcome.first
+
+
 def test_a_store_that_never_syncs_is_caught(traces: Path) -> None:
     recording = record(traces / "off", SEED, STEPS, [OFTEN, "synchronous=OFF"])
     outcome = check(recording, SEED, DRAWN)

@@ -4,17 +4,21 @@ sees the run of calls, or of kills, find it."""
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from asyncio import Future
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Connection
 
+from libhive import redo
 from libhive.daemon import Call
 from libhive.messages import broker as say
 from libhive.messages.base import Done
 from libhive.names import new_id
-from libhive.sqlite import driver
+from libhive.sqlite import Database, driver
 from services.broker import (
     agenda,
     boxes,
@@ -60,6 +64,35 @@ def send_confirmed_before_its_commit() -> None:
         return say.Sent(id=call.id, recipients=to)
 
 
+# ---- the redo log and SQLite
+
+
+def the_redo_log_is_kept_in_memory() -> None:
+    nowhere = {**vars(os), "pwrite": lambda descriptor, data, at: len(data)}
+    redo.os = SimpleNamespace(**nowhere)  # type: ignore[assignment]
+
+
+def what_is_in_the_redo_log_is_forgotten_at_a_start() -> None:
+    @_instead(redo.RedoLog, "recover")
+    def recover(right: Any, self: redo.RedoLog, upto: int) -> redo.Runs:
+        right(self, upto)
+        return []
+
+
+def the_redo_log_begins_anew_before_the_commit() -> None:
+    @_instead(Database, "_apply")
+    def apply(right: Any, self: Database) -> None:
+        right(self)
+        if self._redo:
+            self._redo.begin_anew()
+
+
+def an_acknowledgement_is_folded_away() -> None:
+    @_instead(mailroom.Mailroom, "fold")
+    def fold(right: Any, self: mailroom.Mailroom, changes: list[redo.Change]) -> list[redo.Change]:
+        return [change for change in changes if change[0] is not mailroom.ACK]
+
+
 # ---- repeated commands
 
 
@@ -72,6 +105,12 @@ def a_repeated_send_is_stored_again() -> None:
 
 def repeated_commands_are_known_only_until_a_restart() -> None:
     known: set[str] = set()
+
+    @_instead(mailroom.Mailroom, "append")
+    def append(right: Any, self: mailroom.Mailroom, database: Database, draft: Any, now: int) -> Any:
+        plain = right(self, database, draft, now)
+        known.update({draft.id} if plain else ())
+        return plain
 
     @_instead(mailroom.Mailroom, "add")
     def add(right: Any, self: mailroom.Mailroom, c: Connection, draft: Any, now: int) -> Any:
@@ -91,6 +130,12 @@ def _renamed(draft: Any) -> Any:
 
 def an_old_lease_may_acknowledge() -> None:
     mailroom.check_lease = lambda c, agent, lease: None
+    mailroom.Mailroom.append_ack = lambda self, agent, lease, ids, now: None  # type: ignore[method-assign]
+
+    @_instead(mailboxes.Mailboxes, "check_lease")
+    def check_lease(right: Any, self: mailboxes.Mailboxes, agent: str, lease: str) -> None:
+        if sys._getframe(2).f_code.co_name != "on_ack":
+            right(self, agent, lease)
 
 
 def an_old_lease_may_receive() -> None:
@@ -146,6 +191,8 @@ def a_hold_is_ignored() -> None:
 
 
 def an_ack_takes_everything() -> None:
+    mailroom.Mailroom.append_ack = lambda self, agent, lease, ids, now: None  # type: ignore[method-assign]
+
     @_instead(mailroom.Mailroom, "ack")
     def ack(right: Any, self: mailroom.Mailroom, c: Connection, agent: str, **rest: Any) -> Any:
         changed = right(self, c, agent=agent, **rest)
@@ -281,6 +328,10 @@ def a_search_finds_only_what_is_indexed() -> None:
 BUGS: dict[Callable[[], None], str] = {
     ack_confirmed_before_its_commit: "returned",
     send_confirmed_before_its_commit: "lost",
+    the_redo_log_is_kept_in_memory: "lost",
+    what_is_in_the_redo_log_is_forgotten_at_a_start: "lost",
+    the_redo_log_begins_anew_before_the_commit: "lost",
+    an_acknowledgement_is_folded_away: "returned",
     a_repeated_send_is_stored_again: "doubled",
     repeated_commands_are_known_only_until_a_restart: "doubled",
     an_old_lease_may_acknowledge: "stale",

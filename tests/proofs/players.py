@@ -214,11 +214,15 @@ class Agent(Player):
 
     def step(self) -> None:
         before = len(self.under_way)
-        (step,) = self.random.choices(_STEPS, cum_weights=_WEIGHTS)
+        plain = self.world.plain
+        if plain:
+            step = self.random.choice(_PLAIN)
+        else:
+            (step,) = self.random.choices(_STEPS, cum_weights=_WEIGHTS)
         if self.lease:
             step(self)
         if len(self.under_way) == before:
-            self.random.choice((self.status, self.report, self.say_status))()
+            self.random.choice((self.status, self.report, self.status if plain else self.say_status))()
 
     def work(self) -> None:
         if self.lease:
@@ -331,6 +335,8 @@ class Operator(Player):
     def step(self) -> None:
         before = len(self.under_way)
         (step,) = self.random.choices(_ERRANDS, cum_weights=_ERRAND_WEIGHTS)
+        if self.world.plain:
+            step = Operator.say_something
         step(self)
         if len(self.under_way) == before:
             self.call(say.Inbox(limit=50))
@@ -411,6 +417,7 @@ _MIX: dict[Callable[[Agent], None], int] = {
     Agent.break_off: 1,
 }
 _STEPS, _WEIGHTS = list(_MIX), [sum(list(_MIX.values())[: at + 1]) for at in range(len(_MIX))]
+_PLAIN = (Agent.say_something, Agent.recv, Agent.ack)
 _ERRAND_MIX: dict[Callable[[Operator], None], int] = {
     Operator.say_something: 30,
     Operator.read: 15,

@@ -42,6 +42,7 @@ HEAR_SECONDS = 0.005
 """Between looks at the operator's line, of which no poll tells."""
 OPEN_MAX = 1_500
 """Messages on their way, before nobody sends more."""
+PLAIN_TURNS = 300
 ENDLESS_MAX = 50
 """Open questions without a deadline, before all others get one: most are never answered here, and the more there are the
 slower is each next one."""
@@ -100,6 +101,9 @@ class World:
         self.long_bodies, self.poison = long_bodies, poison
         self.patience_seconds = patience_seconds
         self.history, self.random = History(), Random(f"{seed} world")
+        self.plain = False
+        """Whether the players do nothing but send, receive and acknowledge: what the broker keeps in its redo log first, unless
+        something else is under way."""
         self.killed_at = Counter[str]()
         """How often which point, or which call under way, met a kill."""
         self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -143,7 +147,8 @@ class World:
         return time.time_ns() // 1_000_000
 
     def is_full(self) -> bool:
-        return self._open > OPEN_MAX
+        """Who only sends and receives cannot free those who are held: there has to be room for that."""
+        return self._open > OPEN_MAX and not self.plain
 
     def has_endless_questions(self) -> bool:
         return self._endless > ENDLESS_MAX
@@ -186,6 +191,7 @@ class World:
     def live(self, seconds: float, fault: str = "", *, from_ready: bool = True) -> None:
         """Killed after so long, counted from its readiness or from its spawning, unless it reaches the fault point before. One
         that lives already is killed after so long."""
+        self.plain = fault.startswith("redo.") or self.random.random() < 0.5
         kill_at = time.monotonic() + seconds
         if not self._pid and self._begin(fault, 0.0 if from_ready else kill_at):
             self._connect_all()
@@ -222,6 +228,7 @@ class World:
     def until(self, calls: int) -> None:
         """Goes on, without any kill, until so many calls have been answered."""
         while self.history.answered < calls:
+            self.plain = self._turns // PLAIN_TURNS % 2 == 1
             self._turn(time.monotonic() + 1)
             assert self._pid, "the broker ended by itself"
 

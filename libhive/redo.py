@@ -1,0 +1,207 @@
+"""A redo log beside a SQLite file: changes that are on stable storage before SQLite has heard of them.
+
+A commit of SQLite writes every page that it touches, several for each row; here a row is written once, in one piece, over
+bytes that the file has already. The changes are statements with their values. SQLite runs them later, many in one
+transaction of its own, and notes there up to which record it has come (the table `redo`): from then on they are its own,
+and the log begins anew at its first byte. After a crash `recover` finds what SQLite had not come to.
+
+A record is its number, its length and a checksum of both and of what follows: statements, each with the rows of values to
+run it with, as msgpack. Numbers go up by one, over all lives of the file, so that what is left of an older time is not
+taken for the next record. A record is only begun when the one before is durable: whatever a power cut leaves of the last
+one, nobody was told of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from libhive import faults
+
+END: Final = "-redo"
+"""What its name has beyond that of the database."""
+BYTES: Final = 4 << 20
+"""Its length from the first day on: a write that makes a file longer is twice as slow to sync."""
+PIECE_BYTES: Final = 1 << 20
+FREE_BYTES_MIN: Final = 1 << 30
+"""With less left on the disk no log is begun."""
+TABLE: Final = """
+CREATE TABLE redo (upto INTEGER NOT NULL);
+INSERT INTO redo VALUES (0)
+"""
+"""For the migrations of a database that keeps one."""
+
+_HEAD = struct.Struct("<QII")
+"""Number, bytes that follow, checksum."""
+_NUMBER = struct.Struct("<QI")
+
+Value = str | int | float | bytes | None
+Change = tuple[str, tuple[Value, ...]]
+"""A statement and the values to run it with. It must come to the same whenever it runs: it asks for no instant and draws no
+lots."""
+Runs = list[tuple[str, list[tuple[Value, ...]]]]
+"""Changes in their order, neighbours of one statement together."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[str, list[tuple[Any, ...]]]]).decode
+
+log = logging.getLogger("hive.redo")
+
+
+def runs_of(changes: Iterable[Change]) -> Runs:
+    found: Runs = []
+    last, rows = "", list[tuple[Value, ...]]()
+    for statement, values in changes:
+        if statement is not last:
+            last, rows = statement, []
+            found.append((statement, rows))
+        rows.append(values)
+    return found
+
+
+class RedoLog:
+    """`number` is that of the last record. Any OSError it raises ends the process: what of the record is durable is then for
+    the next start to find."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor, self.size = descriptor, size
+        self._at = 0
+        self.number = 0
+
+    @classmethod
+    def open(cls, database: Path) -> RedoLog | None:
+        """The database's own, made if need be; None where there is no room for one."""
+        path = path_of(database)
+        if not path.exists() and not _make(path):
+            return None
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return cls(descriptor, os.fstat(descriptor).st_size)
+
+    def recover(self, upto: int) -> Runs:
+        """What follows the record `upto`; the log goes on after it."""
+        self.number, found = upto, []
+        for number, payload, end in _records(os.pread(self._descriptor, self.size, 0)):
+            if number > self.number + 1:
+                log.error("the redo log goes on at a later point than the database", extra={"upto": upto})
+                break
+            if number == self.number + 1:
+                self.number, self._at = number, end
+                found += _decode(payload)
+        return found
+
+    def has_room(self, payload: bytes) -> bool:
+        return self._at + _HEAD.size + len(payload) <= self.size
+
+    def append(self, payload: bytes) -> None:
+        """On stable storage when it returns."""
+        number = self.number + 1
+        faults.reach("redo.ready")
+        record = _HEAD.pack(number, len(payload), _sum(number, payload)) + payload
+        at, view = self._at, memoryview(record)
+        while view:
+            written = os.pwrite(self._descriptor, view, at)
+            at, view = at + written, view[written:]
+        faults.reach("redo.written")
+        os.fdatasync(self._descriptor)
+        faults.reach("redo.synced")
+        self.number, self._at = number, at
+
+    def begin_anew(self) -> None:
+        """Once SQLite has all of it on stable storage."""
+        self._at = 0
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def payload_of(changes: Iterable[Change]) -> bytes:
+    return _encode(runs_of(changes))
+
+
+def path_of(database: Path) -> Path:
+    return database.with_name(database.name + END)
+
+
+def replay(connection: Any, runs: Runs) -> None:
+    """In a transaction of the driver's connection."""
+    for statement, rows in runs:
+        connection.executemany(statement, rows)
+
+
+def upto(connection: Any) -> int | None:
+    """The record that the database has come to; None when it keeps no redo log."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'redo'").fetchone():
+        return None
+    return int(connection.execute("SELECT upto FROM redo").fetchone()[0])
+
+
+def note_upto(connection: Any, number: int) -> None:
+    """In the transaction that has run the records up to it."""
+    connection.execute("UPDATE redo SET upto = ?", (number,))
+
+
+def finish(database: Path, connection: Any) -> None:
+    """Runs what is left in the log of a database that nobody has open, a copy say. Raises what the driver raises."""
+    came_to = upto(connection)
+    if came_to is None or not path_of(database).exists():
+        return
+    left = RedoLog.open(database)
+    assert left is not None
+    try:
+        runs = left.recover(came_to)
+        if runs:
+            connection.execute("BEGIN IMMEDIATE")
+            replay(connection, runs)
+            note_upto(connection, left.number)
+            connection.execute("COMMIT")
+    finally:
+        left.close()
+
+
+def _records(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """From the first byte on, as far as one follows another; each with where it ends."""
+    at, last = 0, None
+    while at + _HEAD.size <= len(data):
+        number, length, checksum = _HEAD.unpack_from(data, at)
+        start, end = at + _HEAD.size, at + _HEAD.size + length
+        if not length or end > len(data) or (last is not None and number != last + 1):
+            return
+        payload = data[start:end]
+        if _sum(number, payload) != checksum:
+            return
+        yield number, payload, end
+        at, last = end, number
+
+
+def _sum(number: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(_NUMBER.pack(number, len(payload))))
+
+
+def _make(path: Path) -> bool:
+    """Whole before it has its name, and its name durable before anything is in it."""
+    if shutil.disk_usage(path.parent).free < FREE_BYTES_MIN:
+        return False
+    fresh = path.with_name(f".{path.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        zeros = bytes(PIECE_BYTES)
+        for _ in range(BYTES // PIECE_BYTES):
+            os.write(descriptor, zeros)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fresh.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return True

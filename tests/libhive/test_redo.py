@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pysqlite3.dbapi2
+import pytest
+
+from libhive import redo, sqlite
+from libhive.integrity import recovery, salvage
+from libhive.problems import NoSpace
+from libhive.redo import Change, RedoLog
+from libhive.sqlite import Database
+
+MIGRATIONS = ("CREATE TABLE t (id TEXT PRIMARY KEY, n INTEGER)", redo.TABLE)
+PUT = "INSERT INTO t (id, n) VALUES (?, ?)"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "hive" / "hive.sqlite"
+
+
+@pytest.fixture
+async def database(path: Path) -> AsyncIterator[Database]:
+    database = opened(path)
+    yield database
+    database.close()
+
+
+def opened(path: Path) -> Database:
+    return Database.open(path, MIGRATIONS, keeps_redo=True)
+
+
+def put(id: str, n: int = 1) -> list[Change]:
+    return [(PUT, (id, n))]
+
+
+def nothing(_: None) -> None: ...
+
+
+def ids(database: Database) -> list[str]:
+    return [row[0] for row in database.read(lambda c: sqlite.rows(c, "SELECT id FROM t ORDER BY id"))]
+
+
+def in_file(path: Path) -> list[str]:
+    """What somebody sees who is not the service."""
+    connection = pysqlite3.dbapi2.connect(f"file:{path}?mode=ro", uri=True)
+    found = [row[0] for row in connection.execute("SELECT id FROM t ORDER BY id")]
+    connection.close()
+    return found
+
+
+def crash(database: Database) -> None:
+    """Lets go of the files, as the end of the process would, with nothing brought to its end."""
+    if database._driver.in_transaction:
+        database._driver.execute("ROLLBACK")
+    database._engine.dispose()
+    database._writer.close()
+
+
+# ---- the log
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> RedoLog:
+    log = RedoLog.open(tmp_path / "x.sqlite")
+    assert log is not None
+    return log
+
+
+def again(tmp_path: Path) -> RedoLog:
+    log = RedoLog.open(tmp_path / "x.sqlite")
+    assert log is not None
+    return log
+
+
+def test_records_are_found_again_in_their_order(tmp_path: Path, log: RedoLog) -> None:
+    for name in ("a", "b", "c"):
+        log.append(redo.payload_of(put(name)))
+    assert log.number == 3
+    found = again(tmp_path)
+    assert [rows for _, rows in found.recover(1)] == [[("b", 1)], [("c", 1)]]
+    assert found.number == 3
+    found.append(redo.payload_of(put("d")))
+    assert [rows for _, rows in again(tmp_path).recover(3)] == [[("d", 1)]]
+
+
+def test_a_record_that_is_not_whole_ends_the_log(tmp_path: Path, log: RedoLog) -> None:
+    for name in ("a", "b", "c"):
+        log.append(redo.payload_of(put(name)))
+    file, size = tmp_path / "x.sqlite-redo", log._at // 3
+    data = bytearray(file.read_bytes())
+    for at in range(size, 2 * size):  # any byte of the second one
+        torn = data.copy()
+        torn[at] ^= 0x10
+        file.write_bytes(torn)
+        assert [rows for _, rows in again(tmp_path).recover(0)] == [[("a", 1)]], at
+
+
+def test_what_is_left_of_an_older_time_is_no_record(tmp_path: Path, log: RedoLog) -> None:
+    for name in ("a", "b", "c"):
+        log.append(redo.payload_of(put(name)))
+    log.begin_anew()
+    assert again(tmp_path).recover(3) == []
+    log.append(redo.payload_of(put("d")))  # b and c still stand behind it
+    found = again(tmp_path)
+    assert [rows for _, rows in found.recover(3)] == [[("d", 1)]]
+    assert found.number == 4
+
+
+def test_a_log_that_does_not_follow_the_database_is_left_alone(tmp_path: Path, log: RedoLog) -> None:
+    """Somebody has put an older file in the database's place."""
+    log.number = 7
+    log.append(redo.payload_of(put("h")))
+    found = again(tmp_path)
+    assert found.recover(3) == []
+    assert found.number == 3
+
+
+def test_no_log_is_begun_on_a_disk_that_is_nearly_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redo, "FREE_BYTES_MIN", 1 << 62)
+    assert RedoLog.open(tmp_path / "x.sqlite") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- a database that keeps one
+
+
+async def test_what_is_appended_is_read_at_once_and_in_the_file_a_little_later(
+    database: Database, path: Path
+) -> None:
+    await database.append(put("a"), nothing)
+    assert in_file(path) == []
+    assert ids(database) == ["a"]
+    assert in_file(path) == []
+    await database.append(put("b"), nothing)
+    database.settle()
+    assert in_file(path) == ["a", "b"]
+
+
+async def test_what_was_appended_survives_the_end_of_the_process(path: Path) -> None:
+    """Again and again: with what had been read or settled before, and what had not."""
+    for life in range(6):
+        database = opened(path)
+        assert ids(database) == [f"{number}{half}" for number in range(life) for half in "ab"]
+        await database.append(put(f"{life}a"), nothing)
+        if life % 3 == 1:
+            assert f"{life}a" in ids(database)
+        if life % 3 == 2:
+            database.settle()
+        await database.append(put(f"{life}b"), nothing)
+        crash(database)
+
+
+async def test_writes_and_appends_keep_their_order(database: Database) -> None:
+    await database.append(put("a"), nothing)
+    first = database.append(put("b"), nothing)
+    writing = database.write(lambda c: sqlite.driver(c).execute("UPDATE t SET n = n + 1").rowcount)
+    assert not database.takes_changes, "it may depend on what the write does"
+    last = database.append(put("c"), nothing)
+    await first, await last
+    assert await writing == 2
+    assert database.takes_changes
+    rows = database.read(lambda c: sqlite.rows(c, "SELECT id, n FROM t ORDER BY id"))
+    assert [tuple(row) for row in rows] == [("a", 2), ("b", 2), ("c", 1)]
+
+
+async def test_a_write_that_fails_after_it_has_changed_something_takes_no_append_with_it(
+    database: Database, path: Path
+) -> None:
+    def half(c: object) -> None:
+        sqlite.driver(c).execute("DELETE FROM t")  # type: ignore[arg-type]
+        raise ValueError("planned")
+
+    await database.append(put("a"), nothing)
+    appended, failing = database.append(put("b"), nothing), database.write(half)
+    await appended
+    with pytest.raises(ValueError, match="planned"):
+        await failing
+    assert in_file(path) == ["a", "b"]
+
+
+async def test_a_log_that_is_full_begins_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redo, "BYTES", 1 << 12)
+    monkeypatch.setattr(redo, "PIECE_BYTES", 1 << 12)
+    database = opened(path)
+    names = [f"{number:03}" + "x" * 500 for number in range(40)]
+    for name in names:
+        await database.append(put(name), nothing)
+    await database.append(put("y" * 10_000), nothing)  # more than it holds
+    assert path.with_name("hive.sqlite-redo").stat().st_size == 1 << 12
+    crash(database)
+    database = opened(path)
+    assert ids(database) == [*names, "y" * 10_000]
+    database.close()
+
+
+async def test_what_joins_a_transaction_is_done_without_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "SETTLE_SECONDS", 0.01)
+    done = database.write_along(lambda c: sqlite.driver(c).execute("SELECT 7").fetchone()[0])
+    assert await done == 7
+    commits: list[str] = []
+    database.on_commit = lambda: commits.append("one")
+    along = database.write_along(lambda c: None)
+    await database.write(lambda c: None)
+    await along
+    assert commits == ["one"]
+
+
+async def test_a_full_disk_keeps_what_was_confirmed_and_refuses_the_rest(
+    database: Database, path: Path
+) -> None:
+    await database.append(put("a"), nothing)
+    database.settle()
+    pages = sqlite.rows(database._writer, "PRAGMA page_count")[0][0]
+    database._driver.execute(f"PRAGMA max_page_count = {pages}")
+    await database.append(put("b" * 100_000), nothing)
+    with pytest.raises(NoSpace):
+        database.settle()
+    with pytest.raises(NoSpace):
+        await database.write(lambda c: None)
+    assert ids(database) == ["a"], "reading goes on, with what SQLite has"
+    database._driver.execute("PRAGMA max_page_count = 1000000")
+    database.settle()
+    assert ids(database) == in_file(path) == ["a", "b" * 100_000]
+
+
+async def test_nothing_is_appended_where_the_disk_is_nearly_full(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "FREE_BYTES_MIN", 1 << 62)
+    assert not database.takes_changes
+
+
+async def test_a_start_on_a_full_disk_waits_with_what_was_confirmed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = opened(path)
+    await database.append(put("a"), nothing)
+    crash(database)
+    with monkeypatch.context() as full:
+        full.setattr(Database, "_commit_store", _no_room)
+        database = opened(path)
+        assert database.is_behind
+    await database.write(lambda c: None)
+    assert in_file(path) == ["a"]
+    database.close()
+
+
+def _no_room(self: Database) -> None:
+    raise pysqlite3.dbapi2.OperationalError("database or disk is full")
+
+
+async def test_a_confirmed_change_that_cannot_be_made_ends_the_process(database: Database) -> None:
+    """It would be a bug; what was confirmed is not passed over in silence."""
+    ended: list[Exception] = []
+    database.on_broken = ended.append
+    await database.append(put("a"), nothing)
+    await database.append(put("a"), nothing)
+    database._settle_now()
+    assert "cannot be made" in str(ended)
+    with pytest.raises(pysqlite3.dbapi2.OperationalError):
+        await database.write(lambda c: None)
+
+
+async def test_an_older_store_begins_to_keep_one(path: Path) -> None:
+    Database.open(path, MIGRATIONS[:1]).close()
+    database = opened(path)
+    await database.append(put("a"), nothing)
+    crash(database)
+    database = opened(path)
+    assert ids(database) == ["a"]
+    database.close()
+
+
+# ---- what else looks at the files
+
+
+async def test_what_only_the_log_has_is_named_among_what_is_missing(path: Path) -> None:
+    database = opened(path)
+    await database.append(put("settled"), nothing)
+    database.settle()
+    await database.append(put("appended"), nothing)
+    crash(database)
+    whole = path.with_name("whole.sqlite")
+    Database.open(whole, MIGRATIONS).close()
+    assert set(salvage.compare(path, whole).missing["t"]) == {"settled", "appended"}
+
+
+def test_a_log_goes_where_its_database_goes() -> None:
+    assert redo.END in recovery.ENDS
+
+
+async def test_the_log_is_private(database: Database, path: Path) -> None:
+    assert redo.path_of(path).stat().st_mode & 0o777 == 0o600
