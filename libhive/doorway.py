@@ -132,7 +132,8 @@ class Doorway:
         self._waiting: deque[_Guest] = deque()
         """Guests with whole frames, whose turn has not come."""
         self._next_turn: asyncio.Handle | None = None
-        self._spent = NOTHING
+        self._frames, self._bytes, self._seconds = NOTHING
+        """What the turn has cost so far."""
 
     async def open(self) -> None:
         make_doors(self.path.parent, self.uid)
@@ -151,14 +152,18 @@ class Doorway:
     # ---- turns
 
     def has_turn(self) -> bool:
-        frames, size, seconds = self._spent
-        return frames < TURN_FRAMES_MAX and size < TURN_BYTES_MAX and seconds < TURN_SECONDS_MAX
+        return (
+            self._frames < TURN_FRAMES_MAX
+            and self._bytes < TURN_BYTES_MAX
+            and self._seconds < TURN_SECONDS_MAX
+        )
 
     def spend(self, frames: int, size: int, seconds: float) -> None:
         """The next turn begins when the loop has served whatever else is ready, and after one that took long not before as
         much time has passed again: what the others want takes several rounds of the loop."""
-        spent = self._spent
-        self._spent = (spent[0] + frames, spent[1] + size, spent[2] + seconds)
+        self._frames += frames
+        self._bytes += size
+        self._seconds += seconds
         if self._next_turn is None:
             self._next_turn = self.loop.call_soon(self._end_turn)
 
@@ -168,7 +173,7 @@ class Doorway:
         self.spend(*NOTHING)
 
     def _end_turn(self) -> None:
-        seconds = self._spent[2]
+        seconds = self._seconds
         if seconds < TURN_SECONDS_MAX:
             self._begin_turn()
         else:
@@ -176,7 +181,8 @@ class Doorway:
 
     def _begin_turn(self) -> None:
         """Whoever has waited longest comes first, and those who have more to say wait again."""
-        self._next_turn, self._spent = None, NOTHING
+        self._next_turn = None
+        self._frames, self._bytes, self._seconds = NOTHING
         for _ in range(len(self._waiting)):
             if not self.has_turn():
                 break
@@ -251,14 +257,19 @@ class _Guest(asyncio.Protocol):
 
     def work(self) -> None:
         """Answers the frames that are whole, until the agent's turn is over or there is no room for another answer."""
-        self.stalled, at = False, 0
+        self.stalled, at, door = False, 0, self.door
+        began = time.monotonic()
         with memoryview(self.buffer) as view:
             while self.open and (end := self._whole_at(at)):
-                self.stalled = not (self._able() and self.door.has_turn())
+                self.stalled = not (self._able() and door.has_turn())
                 if self.stalled:
                     break
-                self._serve(bytes(view[at + _LENGTH.size : end]))
-                at = end
+                if future := door.serve(door.agent, bytes(view[at + _LENGTH.size : end]), self._reply):
+                    self.in_flight[future] = None
+                    future.add_done_callback(self._answered)
+                ended = time.monotonic()
+                door.spend(1, end - at, ended - began)
+                at, began = end, ended
         if at:
             del self.buffer[:at]
             self.greeted = True
@@ -275,13 +286,6 @@ class _Guest(asyncio.Protocol):
             self._refuse(BadFrame(f"a frame has at most {wire.FRAME_BYTES_MAX} bytes"))
             return 0
         return at + size if here >= size else 0
-
-    def _serve(self, frame: bytes) -> None:
-        began = time.monotonic()
-        if future := self.door.serve(self.door.agent, frame, self._reply):
-            self.in_flight[future] = None
-            future.add_done_callback(self._answered)
-        self.door.spend(1, len(frame), time.monotonic() - began)
 
     def _able(self) -> bool:
         """Whether there is room for what one more request may cost."""

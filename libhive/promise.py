@@ -42,17 +42,21 @@ class Promise(Generic[T]):
             self._callbacks.append(callback)
 
     def set_result(self, result: T) -> None:
-        self._end(result, None)
+        if self._done:
+            raise asyncio.InvalidStateError("done already")
+        self._done, self._result = True, result
+        if self._callbacks is not None:
+            self._tell()
 
     def set_exception(self, problem: BaseException) -> None:
-        self._end(None, problem)
+        self._end(problem)
 
     def cancel(self) -> bool:
         """Nobody waits for it any more; what was promised is done all the same."""
         if self._done:
             return False
         self._cancelled = True
-        self._end(None, asyncio.CancelledError())
+        self._end(asyncio.CancelledError())
         return True
 
     def done(self) -> bool:
@@ -78,10 +82,14 @@ class Promise(Generic[T]):
         if not self._done:
             raise asyncio.InvalidStateError("not done yet")
 
-    def _end(self, result: T | None, problem: BaseException | None) -> None:
+    def _end(self, problem: BaseException) -> None:
         if self._done:
             raise asyncio.InvalidStateError("done already")
-        self._done, self._result, self._problem = True, result, problem
+        self._done, self._problem = True, problem
+        if self._callbacks is not None:
+            self._tell()
+
+    def _tell(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             self._call(callback)

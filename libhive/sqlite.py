@@ -9,9 +9,8 @@ A database that keeps a redo log (`libhive.redo`) also takes changes that are kn
 `append`. A commit of nothing else is a record in that log, a fraction of what a transaction of SQLite costs. SQLite gets
 them with the next `write`, with the next `read`, or a little later by itself, many at once.
 
-A batch runs without savepoints. A piece that fails has usually changed nothing yet; when one has, the whole batch is
-rolled back and run again with a savepoint around each piece. So a piece of work may run twice, and what it keeps
-outside the database it has to forget in `on_rollback`.
+A piece of work may run twice (see `libhive.transactions`), and what it keeps outside the database it has to forget in
+`transactions.on_rollback`.
 """
 
 from __future__ import annotations
@@ -25,21 +24,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-import msgspec
 import pysqlite3.dbapi2
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
 
-from libhive import faults, redo
 from libhive.integrity import recovery
 from libhive.paths import make_private
 from libhive.problems import Conflict, NoSpace
 from libhive.promise import Promise
 from libhive.redo import Change, RedoLog
+from libhive.transactions import NOTHING, STORAGE_ERRORS, Piece, Transactions, Work
 
 T = TypeVar("T")
 U = TypeVar("U")
-S = TypeVar("S", bound=msgspec.Struct)
 
 SQLITE_VERSION_MIN = (3, 51, 3)
 """Older ones can corrupt a WAL that is reset while another connection checkpoints."""
@@ -64,72 +60,36 @@ FREE_BYTES_MIN = 64 << 20
 ROOM_SECONDS = 0.5
 """For so long a look at the disk holds."""
 NO_SPACE_SECONDS = 1.0
-NOTHING = (None, None)
-
-STORAGE_ERRORS = (OperationalError, pysqlite3.dbapi2.OperationalError)
-"""What the file or the disk did, through SQLAlchemy or through its driver: the whole batch's, not one caller's."""
-
-ANSWERS_TABLE = """
-CREATE TABLE answers (
-    id TEXT PRIMARY KEY,
-    reply BLOB NOT NULL,
-    at_ms INTEGER NOT NULL
-) WITHOUT ROWID
-"""
-
-
-Work = Callable[[Connection], Any]
-Outcome = tuple[Any, Exception | None]
-
-
-class Piece(msgspec.Struct):
-    """What one caller wants: `work` to do in the transaction, or `changes` that are known already. `then` makes of the
-    result, after the commit, what `future` promises."""
-
-    work: Work | None
-    changes: Sequence[Change]
-    then: Callable[[Any], Any] | None
-    future: Promise[Any]
 
 
 class Database:
     """Use it from one event loop. After a failed fsync nothing it says can be trusted: `failed` is raised out of the
     process, whose next start recovers from the WAL."""
 
-    def __init__(self, engine: Engine, redo: RedoLog | None = None) -> None:
+    def __init__(self, engine: Engine, log: RedoLog | None = None) -> None:
         self._engine, self._path = engine, Path(str(engine.url.database))
         self._writer = engine.connect()
         self._driver = driver(self._writer)
+        self.transactions = Transactions(self._writer, self._driver, log)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: list[Piece] = []
         self._works = 0
         """Pieces of the queue that are not mere changes."""
+        self._along: list[Piece] = []
+        """What waits for a transaction to join."""
         self._due: asyncio.Handle | None = None
+        self._settling: asyncio.TimerHandle | None = None
         self._hurried = False
         self._eager, self._lately, self._gathering_until = 0, 0, 0.0
         self._broken: Exception | None = None
         """What the disk did that was not for want of space: nothing may be written any more."""
-        self._redo = redo
-        self._later: list[Change] = []
-        """In the redo log, and not run yet."""
-        self._later_bytes = 0
-        self._run_already: list[Change] = []
-        """In the redo log, and run in the transaction that is open."""
-        self._along: list[Piece] = []
-        """What waits for a transaction to join."""
-        self._settling: asyncio.TimerHandle | None = None
         self._room_until = 0.0
-        self.fold: Callable[[list[Change]], list[Change]] = lambda changes: changes
-        """Makes fewer changes of these, which come to the same."""
-        self.on_applied: Callable[[Sequence[Change]], None] = lambda changes: None
-        """Called when these, which were appended, are in SQLite's own files."""
-        self.on_broken: Callable[[Exception], None] = lambda error: None
-        """Called when what was appended cannot be brought into SQLite, for a reason other than want of space."""
         self.on_commit: Callable[[], None] = lambda: None
         """Called after each commit, before anything that follows from it."""
         self.on_settled: Callable[[], None] = lambda: None
         """Called when all that follows from a commit has happened."""
-        self.on_rollback: Callable[[], None] = lambda: None
+        self.on_broken: Callable[[Exception], None] = lambda error: None
+        """Called when what was appended cannot be brought into SQLite, for a reason other than want of space."""
 
     @classmethod
     def open(cls, path: Path, migrations: Sequence[str], *, keeps_redo: bool = False) -> Database:
@@ -140,7 +100,9 @@ class Database:
         recovery.ensure(path)
         engine = _engine(path)
         database = cls(engine, RedoLog.open(path) if keeps_redo else None)
-        database._recover()
+        database.transactions.recover()
+        with contextlib.suppress(NoSpace):  # what is found waits for room
+            database.settle()
         _migrate(database._writer, path, migrations)
         path.chmod(0o600)
         return database
@@ -165,7 +127,7 @@ class Database:
     def write_along(self, work: Callable[[Connection], T]) -> Promise[T]:
         """As `write`, but in a transaction that SQLite has anyway, or in one of its own after SETTLE_SECONDS: for what
         nobody waits for."""
-        if self._redo is None:
+        if self.transactions.log is None:
             return self.write(work, lazy=True)
         piece = Piece(work, (), None, Promise())
         self._along.append(piece)
@@ -184,41 +146,38 @@ class Database:
     def takes_changes(self) -> bool:
         """Not while a `write` waits, which may change what they depend on, nor where the disk is nearly full: what cannot
         get into SQLite must not be confirmed."""
-        return self._redo is not None and not self._works and not self._broken and self._has_room()
+        has_log = self.transactions.log is not None
+        return has_log and not self._works and not self._broken and self._has_room()
 
     def look(self, statement: str, values: Sequence[Any]) -> Any:
         """The first row of what SQLite has by now, without what is appended and not run yet; None when there is none."""
-        self._begin()
-        return self._driver.execute(statement, values).fetchone()
+        found = self.transactions.look(statement, values)
+        self._settle_in(SETTLE_SECONDS)
+        return found
 
     @property
     def is_behind(self) -> bool:
         """Whether something that was appended has not been run yet."""
-        return bool(self._later)
+        return self.transactions.is_behind
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` on a connection that sees all that was confirmed; never write with it. With a full disk it may miss
         what was appended last."""
-        if self._later:
+        if self.transactions.is_behind:
             try:
-                self._begin()
-                self._apply()
+                self.transactions.apply()
             except STORAGE_ERRORS as error:
-                self._roll_back()
-                self._note(error)
+                self._rolled_back(error)
         return work(self._writer)
 
     def settle(self) -> None:
         """Brings all that is confirmed into SQLite's own files, where others see it. Raises NoSpace."""
-        if not (self._later or self._driver.in_transaction):
+        if self.transactions.is_settled:
             return
         try:
-            self._begin()
-            self._apply()
-            self._commit_store()
+            self.transactions.settle()
         except STORAGE_ERRORS as error:
-            self._roll_back()
-            raise self._note(error) from None
+            raise self._rolled_back(error) from None
 
     def grow_log(self) -> None:
         """Gives the write-ahead log its full length now: one that is reused commits half as fast again as one that
@@ -243,8 +202,7 @@ class Database:
                 self.settle()
         self._writer.close()
         self._engine.dispose()
-        if self._redo:
-            self._redo.close()
+        self.transactions.close()
 
     # ---- the queue
 
@@ -268,7 +226,7 @@ class Database:
 
     def _in_loop(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
-        if self._later:
+        if self.transactions.is_behind:
             self._settle_in(NO_SPACE_SECONDS)
         return self._loop
 
@@ -292,12 +250,16 @@ class Database:
         if works:
             batch += self._along
             self._along = []
-        if not batch or self._broken is not None:
-            return
+        if batch and self._broken is None:
+            self._do(batch, as_changes=not works)
+
+    def _do(self, batch: Sequence[Piece], *, as_changes: bool) -> None:
         try:
-            outcomes = None if works else self._append(batch)
-            if outcomes is None:
-                outcomes = self._transact(batch)
+            if as_changes and self.transactions.append(change for piece in batch for change in piece.changes):
+                outcomes = [NOTHING] * len(batch)
+                self._settle_in(SETTLE_SECONDS if self.transactions.later_bytes < LATER_BYTES_MAX else 0)
+            else:
+                outcomes = self.transactions.run(batch)
         except (*STORAGE_ERRORS, OSError) as error:
             self._abandon(batch, error)
             return
@@ -306,25 +268,14 @@ class Database:
             _settle(piece, result, problem)
         self.on_settled()
 
-    # ---- a commit of changes alone
+    def _abandon(self, batch: Sequence[Piece], error: Exception) -> None:
+        problem = self._rolled_back(error)
+        self.transactions.on_rollback()
+        for piece in [*batch, *(self._queue if self._broken else ())]:
+            if not piece.future.done():
+                piece.future.set_exception(problem)
 
-    def _append(self, batch: Sequence[Piece]) -> list[Outcome] | None:
-        """None when they do not fit into the log, however empty."""
-        changes = [change for piece in batch for change in piece.changes]
-        if changes:
-            assert self._redo
-            payload = redo.payload_of(changes)
-            if not self._redo.has_room(payload):
-                self._begin()
-                self._apply()
-                self._commit_store()
-                if not self._redo.has_room(payload):
-                    return None
-            self._redo.append(payload)
-            self._later += changes
-            self._later_bytes += len(payload)
-            self._settle_in(0 if self._later_bytes > LATER_BYTES_MAX else SETTLE_SECONDS)
-        return [NOTHING] * len(batch)
+    # ---- what SQLite gets later
 
     def _settle_in(self, seconds: float) -> None:
         if self._loop is None or (self._settling and seconds):
@@ -335,132 +286,32 @@ class Database:
 
     def _settle_now(self) -> None:
         self._settling = None
-        if self._along:
-            self._works += 1
-            self._commit()
+        along, self._along = self._along, []
+        if along and not self._broken:
+            self._do(along, as_changes=False)
             return
         try:
             self.settle()
         except NoSpace:
-            self._settle_in(NO_SPACE_SECONDS)
+            pass  # it is tried again
         except STORAGE_ERRORS as error:
             self.on_broken(error)
 
-    def _apply(self) -> None:
-        """Runs what was appended, in the transaction that is open."""
-        changes, self._later, self._later_bytes = self._later, [], 0
-        self._run_already += changes
-        try:
-            redo.replay(self._driver, redo.runs_of(self.fold(changes)))
-        except pysqlite3.dbapi2.IntegrityError as error:  # a bug: it was confirmed, and may not get lost
-            raise pysqlite3.dbapi2.OperationalError(
-                f"a change that was confirmed cannot be made: {error}"
-            ) from error
-
-    def _commit_store(self) -> None:
-        if self._run_already and self._redo:
-            redo.note_upto(self._driver, self._redo.number)
-        faults.reach("commit.ready")
-        self._driver.execute("COMMIT")
-        faults.reach("commit.done")
-        if self._run_already and self._redo:
-            applied, self._run_already = self._run_already, []
-            self._redo.begin_anew()
-            self.on_applied(applied)
-
-    def _roll_back(self) -> None:
-        if self._driver.in_transaction:
-            self._driver.execute("ROLLBACK")
-        if self._run_already:
-            self._later[:0], self._run_already = self._run_already, []
+    def _rolled_back(self, error: Exception) -> Exception:
+        """What is told to whoever waits. If it is not for want of space, it is the last."""
+        self.transactions.roll_back()
+        problem = _problem_of(error)
+        if not isinstance(problem, NoSpace):
+            self._broken = problem
+        elif self.transactions.is_behind:
             self._settle_in(NO_SPACE_SECONDS)
-
-    def _recover(self) -> None:
-        """What was appended and not run before the last end of the process. On a full disk it waits for room."""
-        came_to = redo.upto(self._driver) if self._redo else None
-        if came_to is None or self._redo is None:
-            return
-        self._later = [
-            (statement, tuple(values)) for statement, rows in self._redo.recover(came_to) for values in rows
-        ]
-        with contextlib.suppress(NoSpace):
-            self.settle()
+        return problem
 
     def _has_room(self) -> bool:
         now = time.monotonic()
         if now > self._room_until and shutil.disk_usage(self._path.parent).free > FREE_BYTES_MIN:
             self._room_until = now + ROOM_SECONDS
         return now <= self._room_until
-
-    # ---- a commit of SQLite's
-
-    def _transact(self, batch: Sequence[Piece]) -> list[Outcome]:
-        try:
-            self._begin()
-            self._apply()
-            outcomes = [self._run(piece) for piece in batch]
-        except STORAGE_ERRORS:
-            raise
-        except Exception:  # noqa: BLE001 - whose it is shows when each runs for itself
-            self._roll_back()
-            self.on_rollback()
-            self._begin()
-            self._apply()
-            outcomes = [self._attempt(piece) for piece in batch]
-        self._commit_store()
-        for piece in batch:
-            self.on_applied(piece.changes)
-        return outcomes
-
-    def _begin(self) -> None:
-        if not self._driver.in_transaction:
-            self._driver.execute("BEGIN IMMEDIATE")
-            faults.reach("commit.begun")
-            if self._redo:
-                self._settle_in(SETTLE_SECONDS)
-
-    def _run(self, piece: Piece) -> Outcome:
-        """Raises what the disk did, and what the piece raises after it has changed something."""
-        if piece.work is None:
-            redo.replay(self._driver, redo.runs_of(piece.changes))
-            return NOTHING
-        before = self._driver.total_changes
-        try:
-            return piece.work(self._writer), None
-        except STORAGE_ERRORS:
-            raise
-        except Exception as error:
-            if self._driver.total_changes != before:
-                raise
-            return None, error
-
-    def _attempt(self, piece: Piece) -> Outcome:
-        """One piece of the batch within a savepoint, so that its failure is its own."""
-        self._driver.execute("SAVEPOINT one")
-        try:
-            outcome = self._run(piece)
-        except STORAGE_ERRORS:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to this one caller
-            self._driver.execute("ROLLBACK TO one")
-            outcome = None, error
-        self._driver.execute("RELEASE one")
-        return outcome
-
-    def _abandon(self, batch: Sequence[Piece], error: Exception) -> None:
-        self._roll_back()
-        self.on_rollback()
-        problem = self._note(error)
-        for piece in [*batch, *(self._queue if self._broken else ())]:
-            if not piece.future.done():
-                piece.future.set_exception(problem)
-
-    def _note(self, error: Exception) -> Exception:
-        """As what it is told to whoever waits; one that is not for want of space is the last."""
-        problem = _problem_of(error)
-        if not isinstance(problem, NoSpace):
-            self._broken = problem
-        return problem
 
 
 def _settle(piece: Piece, result: Any, problem: Exception | None) -> None:
@@ -503,20 +354,6 @@ def rows(connection: Connection, query: str, values: Sequence[Any] = ()) -> list
     cursor = driver(connection).cursor()
     cursor.row_factory = pysqlite3.dbapi2.Row
     return list(cursor.execute(query, values))
-
-
-def remember(connection: Connection, id: str, reply: msgspec.Struct, at_ms: int) -> None:
-    """Keeps the answer to a command, in the transaction of its effect."""
-    connection.exec_driver_sql(
-        "INSERT OR IGNORE INTO answers (id, reply, at_ms) VALUES (?, ?, ?)",
-        (id, msgspec.json.encode(reply), at_ms),
-    )
-
-
-def recall(connection: Connection, id: str, kind: type[S]) -> S | None:
-    """The answer that the command `id` has had before."""
-    row = connection.exec_driver_sql("SELECT reply FROM answers WHERE id = ?", (id,)).first()
-    return msgspec.json.decode(row[0], type=kind) if row else None
 
 
 def _engine(path: Path) -> Engine:

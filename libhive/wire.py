@@ -7,7 +7,7 @@ either `body` or `problem`. docs/protocol.md is the contract.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal
 
 import msgpack
@@ -55,14 +55,11 @@ class News(msgspec.Struct, frozen=True, kw_only=True):
     body: dict[str, Any]
 
 
-class _Plain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A request as it comes through a door, its body left as bytes. All four keys are required and no other is known, so a map
-    of four that fits has each of them once."""
-
-    v: Literal[1]
-    id: Id
-    kind: str
-    body: msgspec.Raw
+def _plain_decoder(kind: type[Request[Any]]) -> Callable[[bytes], Any]:
+    """Of the frames of one kind, as they come through a door."""
+    fields = [("v", Literal[1]), ("id", Id), ("kind", Literal[kind.KIND]), ("body", kind)]
+    frame = msgspec.defstruct("Plain", fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
+    return msgspec.msgpack.Decoder(frame).decode
 
 
 class Reader:
@@ -70,25 +67,28 @@ class Reader:
 
     Almost every frame is, byte for byte, what our own encoder makes of the message that it holds. Such a one is decoded
     straight into that message: encoding it again and finding the same bytes shows that no key stands twice, and that
-    it has the types and the depth of the message. Any other frame is looked at value by value.
+    it has the types and the depth of the message. Which message is guessed by the first bytes that look like a kind; a
+    wrong guess does not fit. Any other frame is looked at value by value.
     """
 
     def __init__(self, kinds: Iterable[type[Request[Any]]]) -> None:
-        self._plain = msgspec.msgpack.Decoder(_Plain)
-        self._bodies = {kind.KIND: msgspec.msgpack.Decoder(kind) for kind in kinds}
+        self._decoders = {kind.KIND.encode(): _plain_decoder(kind) for kind in kinds}
 
     def read(self, frame: bytes) -> tuple[str, Request[Any]] | None:
         """The command's id and the message; None when the frame has to take the careful way."""
-        if len(frame) > FRAME_BYTES_MAX or frame[:1] != b"\x84":
+        if len(frame) > FRAME_BYTES_MAX:
+            return None
+        at = frame.find(_KIND, 0, KIND_BYTES_MAX) + len(_KIND)
+        decode = self._decoders.get(frame[at + 1 : at + 1 + (frame[at] & 0x1F)]) if at < len(frame) else None
+        if decode is None:
             return None
         try:
-            plain = self._plain.decode(frame)
-            request = self._bodies[plain.kind].decode(plain.body)
+            plain = decode(frame)
             if len(frame) > VALUES_MAX:  # else it has not the room for too many
-                _check(msgspec.msgpack.decode(plain.body), VALUES_MAX - len(_Plain.__struct_fields__))
-        except (msgspec.DecodeError, KeyError, RecursionError, UnicodeDecodeError, BadFrame):
+                _check(msgspec.msgpack.decode(frame), VALUES_MAX)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, BadFrame):
             return None
-        return (plain.id, request) if _encode(request) == bytes(plain.body) else None
+        return (plain.id, plain.body) if _encode(plain) == frame else None
 
 
 def pack_request(request: Request[Any], id: str, actor: str = "") -> bytes:
@@ -219,6 +219,10 @@ def unpack(data: bytes, bytes_max: int = FRAME_BYTES_MAX, values_max: int = VALU
     _check(value, values_max)
     return value
 
+
+_KIND = msgspec.msgpack.encode("kind")
+KIND_BYTES_MAX: Final = 128
+"""Within so many of a frame's bytes its kind begins, if it is one of our own encoder's."""
 
 _encode = msgspec.msgpack.Encoder().encode
 

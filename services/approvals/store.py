@@ -12,9 +12,10 @@ import msgspec
 from sqlalchemy import Column as Field
 from sqlalchemy import Connection, MetaData, Row, Select, Table, column, delete, func, insert, select, update
 
+from libhive.answers import ANSWERS_TABLE, recall, remember
 from libhive.messages.approvals import Proposal, ProposalState
 from libhive.names import AgentName
-from libhive.sqlite import ANSWERS_TABLE, Database, recall, remember
+from libhive.sqlite import Database
 from services.approvals.story import Record, tag_name
 
 MIGRATIONS = (

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
-import msgspec
-
 from libhive.messages.broker import Mail, Received
 from libhive.promise import Promise
 
@@ -49,6 +47,8 @@ class Waiter:
 
 
 class Ready(NamedTuple):
+    """A message as it will be offered: the next attempt is counted already."""
+
     seq: int
     mail: Mail
 
@@ -139,10 +139,8 @@ class Boxes:
             size = _size(mail)
             box.ready_bytes -= size
             self._bytes -= size
-            attempts = mail.attempts + 1
-            offer = Offer(seq, name, lease, attempts, now)
-            box.in_hand[mail.id] = self._unwritten[seq] = offer
-            given.append(msgspec.structs.replace(mail, attempts=attempts))
+            box.in_hand[mail.id] = self._unwritten[seq] = Offer(seq, name, lease, mail.attempts, now)
+            given.append(mail)
         return given
 
     def _keep(self, box: Box, seq: int, mail: Mail) -> bool:

@@ -101,8 +101,9 @@ class Budgets:
         if self._is_decided(draft, root) or (hops and not self._root_lets(root, hops, len(draft.recipients))):
             return False
         pairs = [(draft.sender, recipient) for recipient in draft.recipients]
-        if not all(self._pair_lets(pair, now) for pair in pairs):
-            return False
+        for pair in pairs:
+            if not self._pair_lets(pair, now):
+                return False
         if hops:
             self._roots[root] += len(draft.recipients)
         for pair in pairs:

@@ -16,7 +16,9 @@ from services.broker import rules
 from services.broker.boxes import Boxes
 from services.broker.budgets import Budgets
 from services.broker.mail import mail_of, receipt_text
-from services.broker.mailroom import Mailroom, Posted
+from services.broker.mailroom import Mailroom
+from services.broker.plain import Plain
+from services.broker.posted import Posted
 from services.broker.settings import Settings
 
 T = TypeVar("T")
@@ -28,15 +30,17 @@ class Core:
         self.boxes = Boxes()
         self.budgets = Budgets(settings)
         self.mailroom = Mailroom(self.boxes, self.budgets)
+        self.plain = Plain(self.boxes, self.budgets, self.mailroom.numbers)
         self.daemon: Daemon | None = None
         self.timers_changed: Callable[[], None] = lambda: None
         self.on_mail: list[Callable[[str], None]] = []
         """Called with the name of each mailbox that has got mail."""
         database.read(self.budgets.load)
         database.on_commit, database.on_settled = self._committed, self._settled
-        database.on_rollback, database.on_applied = self._rolled_back, self.mailroom.applied
+        transactions = database.transactions
+        transactions.on_rollback, transactions.on_applied = self._rolled_back, self.plain.applied
         database.on_broken = lambda error: self.fail("bringing what was stored into the database", error)
-        database.fold = self.mailroom.fold
+        transactions.fold = self.plain.fold
         self.hand_out: Callable[[str], None] = lambda name: None
         """Gives whoever waits at this mailbox what is ready."""
         self._settling = False
@@ -131,11 +135,11 @@ class Core:
     def _committed(self) -> None:
         self._settling = True
         self.budgets.committed()
-        self.mailroom.committed()
+        self.plain.committed()
 
     def _rolled_back(self) -> None:
         self.budgets.rolled_back()
-        self.mailroom.rolled_back()
+        self.plain.rolled_back()
 
     def _settled(self) -> None:
         self._settling = False

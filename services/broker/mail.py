@@ -46,7 +46,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def mail_of(draft: Draft, recipient: str, root: str, hops: int, now: int) -> Mail:
-    """As it is stored, before its first attempt."""
+    """As it is offered the first time."""
     return Mail(
         id=draft.id,
         sender=draft.sender,
@@ -54,6 +54,7 @@ def mail_of(draft: Draft, recipient: str, root: str, hops: int, now: int) -> Mai
         kind=draft.kind,
         body=draft.body,
         sent_ms=now,
+        attempts=1,
         in_reply_to=draft.in_reply_to,
         root=root,
         hops=hops,
@@ -65,6 +66,7 @@ def mail_of(draft: Draft, recipient: str, root: str, hops: int, now: int) -> Mai
 
 
 def mail_from(row: Any) -> Mail:
+    """As it is offered the next time."""
     return Mail(
         id=row["id"],
         sender=row["sender"],
@@ -72,7 +74,7 @@ def mail_from(row: Any) -> Mail:
         kind=row["kind"],
         body=row["body"],
         sent_ms=row["stored_ms"],
-        attempts=row["attempts"],
+        attempts=row["attempts"] + 1,
         in_reply_to=row["in_reply_to"],
         root=row["root"],
         hops=row["hops"],

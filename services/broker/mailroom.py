@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
@@ -16,8 +16,7 @@ from sqlalchemy import Connection
 from libhive.messages.broker import Question, Receipt
 from libhive.names import OPERATOR, new_id
 from libhive.problems import Conflict, NotFound, StaleLease
-from libhive.redo import Change, Value
-from libhive.sqlite import Database, driver, rows
+from libhive.sqlite import driver, rows
 from services.broker.boxes import READY_MAX, Boxes, Offer, Ready
 from services.broker.budgets import Budgets, Pause
 from services.broker.mail import (
@@ -30,192 +29,24 @@ from services.broker.mail import (
     mail_from,
     receipt_from,
 )
+from services.broker.plain import ACK, KNOWN, OFFERED, PARENT, offered
+from services.broker.posted import INSERT, NEWEST, Numbers, Posted
 
 UNACKED_COUNTED_MAX = 1_000
 """Where counting somebody's open mail stops: counting a million costs as much as sending hundreds."""
-INSERT = (
-    "INSERT INTO mail (seq, id, recipient, sender, kind, body, in_reply_to, root, hops, question, choices,"
-    " deadline_ms, details, stored_ms, pause, reason, state, acked_ms, seen_ms, attempts, lease, offered_ms)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-PARENT = "SELECT root, hops FROM mail WHERE id = ? AND (sender = ? OR recipient = ?) LIMIT 1"
-NEWEST = "SELECT seq FROM sqlite_sequence WHERE name = 'mail'"
-AS_STORED = ("stored", 0, 0, 0, "", 0)
-"""The last columns of INSERT: what changes as it is delivered."""
-OFFERED = (
-    "UPDATE mail SET state = 'offered', attempts = ?1, lease = ?2, offered_ms = ?3 WHERE seq = ?4"
-    " AND state = 'stored' AND ?2 = (SELECT lease FROM mailboxes WHERE name = recipient)"
-)
-ACK = f"UPDATE mail SET {ACKED}, attempts = ?2, lease = ?3, offered_ms = ?4 WHERE seq = ?5 AND {OPEN}"
-
-
-class Posted(msgspec.Struct, kw_only=True):
-    """What `add` did. `receipts` are of its own rows, made only when somebody wants to know."""
-
-    draft: Draft
-    now: int
-    root: str
-    hops: int
-    seqs: list[int]
-    paused: list[Pause | None]
-    repeated: list[Receipt] = []
-    """When the same command had come before: what is known of it. Nothing was changed then."""
-
-    def rows(self) -> list[tuple[Value, ...]]:
-        """For INSERT."""
-        draft = self.draft
-        said = draft.kind, draft.body, draft.in_reply_to, self.root, self.hops, draft.question
-        asked = _json(draft.choices), draft.deadline_ms, _json(draft.details), self.now
-        return [
-            (seq, draft.id, recipient, draft.sender, *said, *asked)
-            + ((pause.question, pause.reason, "held", *AS_STORED[1:]) if pause else ("", "", *AS_STORED))
-            for recipient, seq, pause in zip(draft.recipients, self.seqs, self.paused, strict=True)
-        ]
-
-    def receipts(self) -> list[Receipt]:
-        return [self._receipt(index) for index in range(len(self.draft.recipients))]
-
-    def pauses(self) -> list[Pause]:
-        """Each once: what pauses a whole conversation holds the message back from all of its recipients."""
-        if not any(self.paused):
-            return []
-        return list({pause.question: pause for pause in self.paused if pause}.values())
-
-    def question(self) -> str:
-        """The operator's question about a conversation that went over its budget by this."""
-        return next((pause.question for pause in self.pauses()), "")
-
-    def _receipt(self, index: int) -> Receipt:
-        draft, pause = self.draft, self.paused[index]
-        return Receipt(
-            id=draft.id,
-            sender=draft.sender,
-            recipient=draft.recipients[index],
-            kind=draft.kind,
-            state="stored",
-            attempts=0,
-            stored_ms=self.now,
-            reason=pause.reason if pause else "",
-            body=draft.body,
-            in_reply_to=draft.in_reply_to,
-            root=self.root,
-            hops=self.hops,
-            question=draft.question,
-            seq=self.seqs[index],
-        )
-
-
-class Thread(NamedTuple):
-    """Where a message stands: what it all began with, how many answers lie between, and who may answer it."""
-
-    root: str
-    hops: int
-    who: tuple[str, ...]
 
 
 class Mailroom:
     def __init__(self, boxes: Boxes, budgets: Budgets) -> None:
         self.boxes, self.budgets = boxes, budgets
-        self._fresh: dict[str, Thread] = {}
-        """Messages that were appended, and that SQLite does not have yet, by their ids."""
-        self._appended: list[str] = []
-        """Those of them that no commit has made durable yet."""
-        self._seq: int | None = None
-        """The number of the newest message of all; None until it is looked up."""
-
-    # ---- appending: the plain case, which needs no transaction
-
-    def append(self, database: Database, draft: Draft, now: int) -> tuple[Posted, list[Change]] | None:
-        """What `add` would do, as changes. None for what is not plain: that takes the way through `add`."""
-        id = draft.id
-        if self._seq is None and not self._find_seq(database):
-            return None
-        if id in self._fresh or database.look("SELECT 1 FROM mail WHERE id = ? LIMIT 1", (id,)):
-            return None
-        thread = self._thread(database, draft) if draft.in_reply_to else (id, 0)
-        if thread is None or not self.budgets.lets(draft, *thread, now):
-            return None
-        posted = Posted(
-            draft=draft,
-            now=now,
-            root=thread[0],
-            hops=thread[1],
-            seqs=[self._next_seq() for _ in draft.recipients],
-            paused=[None] * len(draft.recipients),
-        )
-        self._fresh[id] = Thread(*thread, (draft.sender, *draft.recipients))
-        self._appended.append(id)
-        return posted, [(INSERT, row) for row in posted.rows()]
-
-    def append_ack(self, agent: str, lease: str, ids: Sequence[str], now: int) -> list[Change] | None:
-        """What `ack` would do; None when it has to look into the store."""
-        in_hand = self.boxes.of(agent).in_hand
-        changes: list[Change] = []
-        for id in ids:
-            if (offer := in_hand.get(id)) is None:
-                return None
-            changes.append((ACK, (now, offer.attempts, lease, offer.offered_ms, offer.seq)))
-        return changes
-
-    def append_offers(self, offers: Sequence[Offer]) -> list[Change]:
-        """What `write_offers` would do."""
-        return [(OFFERED, (offer.attempts, offer.lease, offer.offered_ms, offer.seq)) for offer in offers]
-
-    @staticmethod
-    def fold(changes: list[Change]) -> list[Change]:
-        """A message that was acknowledged before SQLite has it is stored as acknowledged."""
-        found: list[Change] = []
-        places: dict[Any, int] = {}
-        for change in changes:
-            statement, values = change
-            if statement is INSERT:
-                places[values[0]] = len(found)
-            elif statement is ACK and (place := places.get(values[-1])) is not None:
-                now, attempts, lease, offered_ms, _ = values
-                row = found[place][1]
-                if row[-len(AS_STORED)] == "stored":
-                    acked = ("acked", now, now, attempts, lease, offered_ms)
-                    found[place] = (INSERT, (*row[: -len(AS_STORED)], *acked))
-                continue
-            found.append(change)
-        return found
-
-    def applied(self, changes: Sequence[Change]) -> None:
-        for statement, values in changes:
-            if statement is INSERT:
-                self._fresh.pop(str(values[1]), None)
-
-    def committed(self) -> None:
-        self._appended.clear()
-
-    def rolled_back(self) -> None:
-        for id in self._appended:
-            self._fresh.pop(id, None)
-        self._appended.clear()
-
-    def _thread(self, database: Database, draft: Draft) -> tuple[str, int] | None:
-        if fresh := self._fresh.get(draft.in_reply_to):
-            return (fresh.root, fresh.hops + 1) if draft.sender in fresh.who else None
-        parent = database.look(PARENT, (draft.in_reply_to, draft.sender, draft.sender))
-        return (parent[0], parent[1] + 1) if parent else None
-
-    def _find_seq(self, database: Database) -> bool:
-        """False while something is not in SQLite that may have a higher one."""
-        if not database.is_behind:
-            self._seq = _newest(database.look(NEWEST, ()))
-        return self._seq is not None
-
-    def _next_seq(self) -> int:
-        assert self._seq is not None
-        self._seq += 1
-        return self._seq
+        self.numbers = Numbers()
 
     # ---- storing
 
     def add(self, c: Connection, draft: Draft, now: int) -> Posted:
         """Stores it for each recipient, or finds that it was stored before. Raises NotFound when it answers a message
         that its sender neither sent nor got, and ConversationPaused."""
-        if driver(c).execute("SELECT 1 FROM mail WHERE id = ? LIMIT 1", (draft.id,)).fetchone():
+        if driver(c).execute(KNOWN, (draft.id,)).fetchone():
             return self._repeated(c, draft, now)
         root, hops = _thread(c, draft)
         paused = self.budgets.judge(c, draft, root, hops, now)
@@ -228,9 +59,8 @@ class Mailroom:
     def _insert(
         self, c: Connection, draft: Draft, root: str, hops: int, paused: list[Pause | None], now: int
     ) -> Posted:
-        if self._seq is None:
-            self._seq = _newest(driver(c).execute(NEWEST).fetchone())
-        seqs = [self._next_seq() for _ in draft.recipients]
+        self.numbers.find(lambda: driver(c).execute(NEWEST).fetchone())
+        seqs = self.numbers.take(len(draft.recipients))
         posted = Posted(draft=draft, now=now, root=root, hops=hops, seqs=seqs, paused=paused)
         driver(c).executemany(INSERT, posted.rows())
         return posted
@@ -306,8 +136,8 @@ class Mailroom:
         return fresh, len(found) < limit
 
     def write_offers(self, c: Connection, offers: list[Offer]) -> list[Offer]:
-        """That these were handed out; what has become of one since stays, as does what a new lease was given back."""
-        driver(c).executemany(OFFERED, [values for _, values in self.append_offers(offers)])
+        """That these were handed out."""
+        driver(c).executemany(OFFERED, [values for _, values in offered(offers)])
         return offers
 
     def mark_seen(
@@ -445,10 +275,6 @@ class Mailroom:
         )
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value) if value else "[]" if isinstance(value, list) else "{}"
-
-
 def taken_over() -> StaleLease:
     return StaleLease("another harness has taken this mailbox over")
 
@@ -478,10 +304,6 @@ def _advance(
         found = rows(c, f"{query} RETURNING {RECEIPT_COLUMNS}", (*values, id, recipient))
         changed += [receipt_from(row) for row in found]
     return changed
-
-
-def _newest(row: Any) -> int:
-    return int(row[0]) if row else 0
 
 
 def _thread(c: Connection, draft: Draft) -> tuple[str, int]:

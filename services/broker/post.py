@@ -19,7 +19,9 @@ from services.broker.boxes import UNWRITTEN_MS, Waiter
 from services.broker.core import Core
 from services.broker.mail import Draft
 from services.broker.mailboxes import Mailboxes
-from services.broker.mailroom import Posted, taken_over
+from services.broker.mailroom import taken_over
+from services.broker.plain import offered
+from services.broker.posted import Posted
 
 DONE = Done()
 NO_SPACE_SECONDS = 1.0
@@ -57,7 +59,7 @@ class Post:
             in_reply_to=m.in_reply_to,
         )
         now = self.core.clock()
-        if self.database.takes_changes and (plain := self.mailroom.append(self.database, draft, now)):
+        if self.database.takes_changes and (plain := self.core.plain.send(self.database, draft, now)):
             posted, changes = plain
             return self.database.append(changes, lambda _: self._sent(posted))
         return self.database.write(lambda c: self.mailroom.add(c, draft, now), self._sent)
@@ -147,7 +149,7 @@ class Post:
 
         if self.database.takes_changes:
             self.mailboxes.check_lease(call.caller, m.lease)
-            if changes := self.mailroom.append_ack(call.caller, m.lease, m.ids, now):
+            if changes := self.core.plain.ack(call.caller, m.lease, m.ids, now):
                 return self.database.append(changes, lambda _: then(m.ids), lazy=True)
         ack = partial(self.mailroom.ack, agent=call.caller, lease=m.lease, ids=m.ids, now=now)
         return self.database.write(ack, then, lazy=True)
@@ -188,7 +190,7 @@ class Post:
         boxes, now = self.core.boxes, self.core.clock()
         if due := boxes.unwritten_since(now):
             if self.database.takes_changes:
-                changes = self.mailroom.append_offers(due)
+                changes = offered(due)
                 writing = self.database.append(changes, lambda _: boxes.written(due))
             else:
                 writing = self.database.write(lambda c: self.mailroom.write_offers(c, due), boxes.written)

@@ -32,7 +32,8 @@ from services.broker.mail import (
     receipt_from,
 )
 from services.broker.mailboxes import Mailboxes
-from services.broker.mailroom import Posted, insert_question
+from services.broker.mailroom import insert_question
+from services.broker.posted import Posted
 from services.broker.timers import BATCH, all_of
 
 LOOSE_ENDS_MAX = 200

@@ -21,7 +21,7 @@ from libhive.problems import BadRequest, NoSpace, NotAllowed
 from services.broker import agenda, recurrence
 from services.broker.core import Core
 from services.broker.mail import Draft
-from services.broker.mailroom import Posted
+from services.broker.posted import Posted
 from services.broker.recurrence import Firing, Span
 from services.broker.rules import fitting
 from services.broker.timers import BATCH, JUMP_MS, Jump, all_of

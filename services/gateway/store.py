@@ -7,10 +7,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, TextClause, text
 
+from libhive.answers import ANSWERS_TABLE, recall, remember
 from libhive.messages.base import Done
 from libhive.messages.gateway import Usage
 from libhive.names import AgentName
-from libhive.sqlite import ANSWERS_TABLE, Database, recall, remember
+from libhive.sqlite import Database
 from services.gateway.egress.store import MIGRATION as EGRESS_MIGRATION
 from services.gateway.egress.store import TABLES as EGRESS_TABLES
 from services.gateway.egress.store import EgressStore

@@ -11,6 +11,7 @@ from libhive.integrity import recovery, salvage
 from libhive.problems import NoSpace
 from libhive.redo import Change, RedoLog
 from libhive.sqlite import Database
+from libhive.transactions import Transactions
 
 MIGRATIONS = ("CREATE TABLE t (id TEXT PRIMARY KEY, n INTEGER)", redo.TABLE)
 PUT = "INSERT INTO t (id, n) VALUES (?, ?)"
@@ -244,7 +245,7 @@ async def test_a_start_on_a_full_disk_waits_with_what_was_confirmed(
     await database.append(put("a"), nothing)
     crash(database)
     with monkeypatch.context() as full:
-        full.setattr(Database, "_commit_store", _no_room)
+        full.setattr(Transactions, "_commit", _no_room)
         database = opened(path)
         assert database.is_behind
     await database.write(lambda c: None)
@@ -252,7 +253,7 @@ async def test_a_start_on_a_full_disk_waits_with_what_was_confirmed(
     database.close()
 
 
-def _no_room(self: Database) -> None:
+def _no_room(self: Transactions) -> None:
     raise pysqlite3.dbapi2.OperationalError("database or disk is full")
 
 

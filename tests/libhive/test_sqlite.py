@@ -7,7 +7,7 @@ import pysqlite3.dbapi2
 import pytest
 from sqlalchemy import Connection
 
-from libhive import sqlite
+from libhive import answers, sqlite
 from libhive.messages.base import Done, Pong
 from libhive.problems import Conflict, NoSpace
 from libhive.sqlite import Database
@@ -70,11 +70,11 @@ async def test_migrations_go_forward_only(tmp_path: Path) -> None:
 
 
 async def test_an_answer_is_kept_with_its_effect(tmp_path: Path) -> None:
-    database = Database.open(tmp_path / "x" / "x.sqlite", [sqlite.ANSWERS_TABLE])
+    database = Database.open(tmp_path / "x" / "x.sqlite", [answers.ANSWERS_TABLE])
     pong = Pong(service="x", version="1", pid=1, up_since_ms=1)
-    await database.write(lambda c: sqlite.remember(c, "some-command", pong, 1))
-    assert database.read(lambda c: sqlite.recall(c, "some-command", Pong)) == pong
-    assert database.read(lambda c: sqlite.recall(c, "another-command", Done)) is None
+    await database.write(lambda c: answers.remember(c, "some-command", pong, 1))
+    assert database.read(lambda c: answers.recall(c, "some-command", Pong)) == pong
+    assert database.read(lambda c: answers.recall(c, "another-command", Done)) is None
     database.close()
 
 

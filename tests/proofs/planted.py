@@ -19,12 +19,14 @@ from libhive.messages import broker as say
 from libhive.messages.base import Done
 from libhive.names import new_id
 from libhive.sqlite import Database, driver
+from libhive.transactions import Transactions
 from services.broker import (
     agenda,
     boxes,
     finder,
     mailboxes,
     mailroom,
+    plain,
     post,
     questions,
     reminders,
@@ -80,17 +82,17 @@ def what_is_in_the_redo_log_is_forgotten_at_a_start() -> None:
 
 
 def the_redo_log_begins_anew_before_the_commit() -> None:
-    @_instead(Database, "_apply")
-    def apply(right: Any, self: Database) -> None:
+    @_instead(Transactions, "apply")
+    def apply(right: Any, self: Transactions) -> None:
         right(self)
-        if self._redo:
-            self._redo.begin_anew()
+        if self.log:
+            self.log.begin_anew()
 
 
 def an_acknowledgement_is_folded_away() -> None:
-    @_instead(mailroom.Mailroom, "fold")
-    def fold(right: Any, self: mailroom.Mailroom, changes: list[redo.Change]) -> list[redo.Change]:
-        return [change for change in changes if change[0] is not mailroom.ACK]
+    @_instead(plain.Plain, "fold")
+    def fold(right: Any, self: plain.Plain, changes: list[redo.Change]) -> list[redo.Change]:
+        return [change for change in changes if change[0] is not plain.ACK]
 
 
 # ---- repeated commands
@@ -106,11 +108,11 @@ def a_repeated_send_is_stored_again() -> None:
 def repeated_commands_are_known_only_until_a_restart() -> None:
     known: set[str] = set()
 
-    @_instead(mailroom.Mailroom, "append")
-    def append(right: Any, self: mailroom.Mailroom, database: Database, draft: Any, now: int) -> Any:
-        plain = right(self, database, draft, now)
-        known.update({draft.id} if plain else ())
-        return plain
+    @_instead(plain.Plain, "send")
+    def send(right: Any, self: plain.Plain, database: Database, draft: Any, now: int) -> Any:
+        decided = right(self, database, draft, now)
+        known.update({draft.id} if decided else ())
+        return decided
 
     @_instead(mailroom.Mailroom, "add")
     def add(right: Any, self: mailroom.Mailroom, c: Connection, draft: Any, now: int) -> Any:
@@ -130,7 +132,7 @@ def _renamed(draft: Any) -> Any:
 
 def an_old_lease_may_acknowledge() -> None:
     mailroom.check_lease = lambda c, agent, lease: None
-    mailroom.Mailroom.append_ack = lambda self, agent, lease, ids, now: None  # type: ignore[method-assign]
+    plain.Plain.ack = lambda self, agent, lease, ids, now: None  # type: ignore[method-assign]
 
     @_instead(mailboxes.Mailboxes, "check_lease")
     def check_lease(right: Any, self: mailboxes.Mailboxes, agent: str, lease: str) -> None:
@@ -191,7 +193,7 @@ def a_hold_is_ignored() -> None:
 
 
 def an_ack_takes_everything() -> None:
-    mailroom.Mailroom.append_ack = lambda self, agent, lease, ids, now: None  # type: ignore[method-assign]
+    plain.Plain.ack = lambda self, agent, lease, ids, now: None  # type: ignore[method-assign]
 
     @_instead(mailroom.Mailroom, "ack")
     def ack(right: Any, self: mailroom.Mailroom, c: Connection, agent: str, **rest: Any) -> Any:

@@ -1,0 +1,106 @@
+"""A message that is stored, or about to be: its rows, and the numbers that order all mail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from libhive.messages.broker import Receipt
+from libhive.redo import Value
+from services.broker.budgets import Pause
+from services.broker.mail import Draft
+
+INSERT = (
+    "INSERT INTO mail (seq, id, recipient, sender, kind, body, in_reply_to, root, hops, question, choices,"
+    " deadline_ms, details, stored_ms, pause, reason, state, acked_ms, seen_ms, attempts, lease, offered_ms)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+AS_STORED = ("stored", 0, 0, 0, "", 0)
+"""The last columns of INSERT: what changes as it is delivered."""
+NEWEST = "SELECT seq FROM sqlite_sequence WHERE name = 'mail'"
+
+
+class Numbers:
+    """Each row of mail has the next one. A number that a rolled back transaction had taken is not given again."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    @property
+    def known(self) -> bool:
+        return self._last is not None
+
+    def find(self, look: Callable[[], Any]) -> None:
+        """Begins after the row that `look` finds, if they have not begun yet."""
+        if self._last is None:
+            row = look()
+            self._last = int(row[0]) if row else 0
+
+    def take(self, count: int) -> list[int]:
+        assert self._last is not None
+        first = self._last + 1
+        self._last += count
+        return list(range(first, first + count))
+
+
+class Posted(msgspec.Struct, kw_only=True):
+    """What `add` did. `receipts` are of its own rows, made only when somebody wants to know."""
+
+    draft: Draft
+    now: int
+    root: str
+    hops: int
+    seqs: list[int]
+    paused: list[Pause | None]
+    repeated: list[Receipt] = []
+    """When the same command had come before: what is known of it. Nothing was changed then."""
+
+    def rows(self) -> list[tuple[Value, ...]]:
+        """For INSERT."""
+        draft = self.draft
+        said = draft.kind, draft.body, draft.in_reply_to, self.root, self.hops, draft.question
+        asked = _json(draft.choices), draft.deadline_ms, _json(draft.details), self.now
+        return [
+            (seq, draft.id, recipient, draft.sender, *said, *asked)
+            + ((pause.question, pause.reason, "held", *AS_STORED[1:]) if pause else ("", "", *AS_STORED))
+            for recipient, seq, pause in zip(draft.recipients, self.seqs, self.paused, strict=True)
+        ]
+
+    def receipts(self) -> list[Receipt]:
+        return [self._receipt(index) for index in range(len(self.draft.recipients))]
+
+    def pauses(self) -> list[Pause]:
+        """Each once: what pauses a whole conversation holds the message back from all of its recipients."""
+        if not any(self.paused):
+            return []
+        return list({pause.question: pause for pause in self.paused if pause}.values())
+
+    def question(self) -> str:
+        """The operator's question about a conversation that went over its budget by this."""
+        return next((pause.question for pause in self.pauses()), "")
+
+    def _receipt(self, index: int) -> Receipt:
+        draft, pause = self.draft, self.paused[index]
+        return Receipt(
+            id=draft.id,
+            sender=draft.sender,
+            recipient=draft.recipients[index],
+            kind=draft.kind,
+            state="stored",
+            attempts=0,
+            stored_ms=self.now,
+            reason=pause.reason if pause else "",
+            body=draft.body,
+            in_reply_to=draft.in_reply_to,
+            root=self.root,
+            hops=self.hops,
+            question=draft.question,
+            seq=self.seqs[index],
+        )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value) if value else "[]" if isinstance(value, list) else "{}"
