@@ -131,7 +131,8 @@ class Database:
             return self.write(work, lazy=True)
         piece = Piece(work, (), None, Promise())
         self._along.append(piece)
-        self._in_loop()
+        if self._loop is None:
+            self._in_loop()
         self._settle_in(SETTLE_SECONDS)
         return piece.future
 
@@ -192,11 +193,11 @@ class Database:
                 os.fsync(log.fileno())
 
     def close(self) -> None:
-        if self._settling:
-            self._settling.cancel()
         if self._queue or self._along:
             self._works += bool(self._along)
             self._commit()
+        if self._settling:
+            self._settling.cancel()
         if not self._broken:
             with contextlib.suppress(NoSpace):
                 self.settle()
@@ -270,7 +271,7 @@ class Database:
 
     def _abandon(self, batch: Sequence[Piece], error: Exception) -> None:
         problem = self._rolled_back(error)
-        self.transactions.on_rollback()
+        self.transactions.undone(batch)
         for piece in [*batch, *(self._queue if self._broken else ())]:
             if not piece.future.done():
                 piece.future.set_exception(problem)

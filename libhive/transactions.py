@@ -54,7 +54,8 @@ class Transactions:
         """Makes fewer changes of these, which come to the same."""
         self.on_applied: Callable[[Sequence[Change]], None] = lambda changes: None
         """Called when these, which were appended, are in SQLite's own files."""
-        self.on_rollback: Callable[[], None] = lambda: None
+        self.on_rollback: Callable[[Sequence[Change]], None] = lambda changes: None
+        """Called when a batch with these changes was undone; they may be done again right after that."""
 
     @property
     def is_behind(self) -> bool:
@@ -122,7 +123,7 @@ class Transactions:
             raise
         except Exception:  # noqa: BLE001 - whose it is shows when each runs for itself
             self.roll_back()
-            self.on_rollback()
+            self.undone(batch)
             self.apply()
             outcomes = [self._attempt(piece) for piece in batch]
         self._commit()
@@ -134,6 +135,9 @@ class Transactions:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._later[:0], self._applied = self._applied, []
+
+    def undone(self, batch: Sequence[Piece]) -> None:
+        self.on_rollback([change for piece in batch for change in piece.changes])
 
     def close(self) -> None:
         if self.log:

@@ -11,6 +11,7 @@ from libhive.clock import Clock
 from libhive.daemon import Daemon
 from libhive.messages import broker as say
 from libhive.messages.base import Event
+from libhive.redo import Change
 from libhive.sqlite import Database
 from services.broker import rules
 from services.broker.boxes import Boxes
@@ -38,7 +39,7 @@ class Core:
         database.read(self.budgets.load)
         database.on_commit, database.on_settled = self._committed, self._settled
         transactions = database.transactions
-        transactions.on_rollback, transactions.on_applied = self._rolled_back, self.plain.applied
+        transactions.on_rollback, transactions.on_applied = self._rolled_back, self.plain.forget
         database.on_broken = lambda error: self.fail("bringing what was stored into the database", error)
         transactions.fold = self.plain.fold
         self.hand_out: Callable[[str], None] = lambda name: None
@@ -135,11 +136,10 @@ class Core:
     def _committed(self) -> None:
         self._settling = True
         self.budgets.committed()
-        self.plain.committed()
 
-    def _rolled_back(self) -> None:
+    def _rolled_back(self, changes: Sequence[Change]) -> None:
         self.budgets.rolled_back()
-        self.plain.rolled_back()
+        self.plain.forget(changes)
 
     def _settled(self) -> None:
         self._settling = False

@@ -41,8 +41,6 @@ class Plain:
         self._boxes, self._budgets, self._numbers = boxes, budgets, numbers
         self._fresh: dict[str, Thread] = {}
         """Messages that were appended, and that SQLite does not have yet, by their ids."""
-        self._undone: list[str] = []
-        """Those of them that no commit has made durable yet."""
 
     # ---- deciding
 
@@ -63,7 +61,6 @@ class Plain:
         seqs = self._numbers.take(count)
         posted = Posted(draft=draft, now=now, root=root, hops=hops, seqs=seqs, paused=[None] * count)
         self._fresh[id] = Thread(root, hops, (draft.sender, *draft.recipients))
-        self._undone.append(id)
         return posted, [(INSERT, row) for row in posted.rows()]
 
     def ack(self, agent: str, lease: str, ids: Sequence[str], now: int) -> list[Change] | None:
@@ -103,18 +100,11 @@ class Plain:
             found.append(change)
         return found
 
-    def applied(self, changes: Sequence[Change]) -> None:
+    def forget(self, changes: Sequence[Change]) -> None:
+        """SQLite has them by now, or they were undone."""
         for statement, values in changes:
             if statement is INSERT:
                 self._fresh.pop(str(values[1]), None)
-
-    def committed(self) -> None:
-        self._undone.clear()
-
-    def rolled_back(self) -> None:
-        for id in self._undone:
-            self._fresh.pop(id, None)
-        self._undone.clear()
 
 
 def offered(offers: Sequence[Offer]) -> list[Change]:

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pysqlite3.dbapi2 import OperationalError
 
 from libhive.daemon import Call
 from libhive.messages import broker as say
 from libhive.names import OPERATOR, new_id
-from libhive.problems import StaleLease
+from libhive.problems import NoSpace, NotFound, StaleLease
 from libhive.sqlite import LOG_BYTES, Database, driver
+from libhive.transactions import Transactions
 from services.broker.mailroom import check_lease
 from services.broker.service import Broker
 from services.broker.settings import Settings
@@ -168,3 +170,50 @@ async def test_a_log_is_made_long_once(tmp_path: Path) -> None:
         assert log.stat().st_size == LOG_BYTES
         assert log.read_bytes() == begun.ljust(LOG_BYTES, b"\0")
     database.close()
+
+
+async def test_a_message_that_was_refused_for_want_of_room_cannot_be_answered(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hello(broker)
+    first = await send(broker, "first")
+
+    def full(self: Transactions, changes: object) -> bool:
+        raise OperationalError("database or disk is full")
+
+    with monkeypatch.context() as while_full:
+        while_full.setattr(Transactions, "append", full)
+        refused = call(ALICE)
+        with pytest.raises(NoSpace):
+            await broker.post.on_send(refused, say.Send(to=[BOB], body="refused"))
+    answer = say.Send(to=[ALICE], body="what?", in_reply_to=refused.id)
+    with pytest.raises(NotFound):
+        await broker.post.on_send(call(BOB), answer)
+    again = await broker.post.on_send(refused, say.Send(to=[BOB], body="refused"))
+    assert (again.id, broker.core.database.is_behind) == (refused.id, True)
+    await broker.post.on_send(call(BOB), answer)
+    (receipt,) = broker.core.read(lambda c: broker.core.mailroom.receipts(c, refused.id))
+    assert receipt.seq > broker.core.read(lambda c: broker.core.mailroom.receipts(c, first.id))[0].seq
+
+
+async def test_an_answer_to_what_sqlite_does_not_have_yet_is_in_its_conversation(broker: Broker) -> None:
+    first = await send(broker, "first")
+    second = call(BOB)
+    await broker.post.on_send(second, say.Send(to=[ALICE], body="second", in_reply_to=first.id))
+    third = call(ALICE)
+    await broker.post.on_send(third, say.Send(to=[BOB], body="third", in_reply_to=second.id))
+    assert broker.core.database.is_behind
+    (receipt,) = broker.core.read(lambda c: broker.core.mailroom.receipts(c, third.id))
+    assert (receipt.root, receipt.hops) == (first.id, 2)
+
+
+async def test_what_is_acknowledged_before_sqlite_has_it_is_stored_as_acknowledged(broker: Broker) -> None:
+    lease = (await hello(broker)).lease
+    sent = [await send(broker, body) for body in ("one", "two")]
+    assert len((await recv(broker, lease)).mail) == 2
+    await broker.post.on_ack(call(BOB), say.Ack(lease=lease, ids=[sent[0].id]))
+    assert broker.core.database.is_behind
+    one, two = broker.core.read(lambda c: broker.core.mailroom.newest(c, BOB, 2))
+    assert (one.state, one.attempts, one.seen_ms, one.acked_ms) == ("acked", 1, one.acked_ms, one.seen_ms)
+    assert one.stored_ms <= one.offered_ms <= one.acked_ms
+    assert (two.state, two.attempts) == ("offered", 1)
