@@ -5,10 +5,10 @@ bytes that the file has already. The changes are statements with their values. S
 transaction of its own, and notes there up to which record it has come (the table `redo`): from then on they are its own,
 and the log begins anew at its first byte. After a crash `recover` finds what SQLite had not come to.
 
-A record is its number, its length and a checksum of both and of what follows: statements, each with the rows of values to
-run it with, as msgpack. Numbers go up by one, over all lives of the file, so that what is left of an older time is not
-taken for the next record. A record is only begun when the one before is durable: whatever a power cut leaves of the last
-one, nobody was told of it.
+A record is its salt, its number, its length and a checksum of these and of what follows: statements, each with the rows of
+values to run it with, as msgpack. The salt is drawn anew at each start and noted in the table, so that no record of another
+database, or of an older time, is taken for one of this log; within a life numbers go up by one. A record is only begun when
+the one before is durable: whatever a power cut leaves of the last one, nobody was told of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -34,14 +34,14 @@ PIECE_BYTES: Final = 1 << 20
 FREE_BYTES_MIN: Final = 1 << 30
 """With less left on the disk no log is begun."""
 TABLE: Final = """
-CREATE TABLE redo (upto INTEGER NOT NULL);
-INSERT INTO redo VALUES (0)
+CREATE TABLE redo (upto INTEGER NOT NULL, salt INTEGER NOT NULL);
+INSERT INTO redo VALUES (0, 0)
 """
 """For the migrations of a database that keeps one."""
 
-_HEAD = struct.Struct("<QII")
-"""Number, bytes that follow, checksum."""
-_NUMBER = struct.Struct("<QI")
+_HEAD = struct.Struct("<QQII")
+"""Salt, number, bytes that follow, checksum."""
+_SUMMED = struct.Struct("<QQI")
 
 Value = str | int | float | bytes | None
 Change = tuple[str, tuple[Value, ...]]
@@ -74,7 +74,7 @@ class RedoLog:
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor, self.size = descriptor, size
         self._at = 0
-        self.number = 0
+        self.number = self.salt = 0
 
     @classmethod
     def open(cls, database: Path) -> RedoLog | None:
@@ -85,16 +85,17 @@ class RedoLog:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         return cls(descriptor, os.fstat(descriptor).st_size)
 
-    def recover(self, upto: int) -> Runs:
-        """What follows the record `upto`; the log goes on after it."""
-        self.number, found = upto, []
-        for number, payload, end in _records(os.pread(self._descriptor, self.size, 0)):
-            if number > self.number + 1:
-                log.error("the redo log goes on at a later point than the database", extra={"upto": upto})
+    def recover(self, upto: int, salt: int) -> Runs:
+        """What follows the record `upto` of a database with this salt; the log goes on after it."""
+        self.number, self.salt = upto, salt
+        found: Runs = []
+        for record in _records(os.pread(self._descriptor, self.size, 0)):
+            if record.salt != salt or record.number > self.number + 1:
+                log.warning("the redo log beside this database is not its own, and is not used")
                 break
-            if number == self.number + 1:
-                self.number, self._at = number, end
-                found += _decode(payload)
+            if record.number == self.number + 1:
+                self.number, self._at = record.number, record.end
+                found += _decode(record.payload)
         return found
 
     def has_room(self, payload: bytes) -> bool:
@@ -104,7 +105,8 @@ class RedoLog:
         """On stable storage when it returns."""
         number = self.number + 1
         faults.reach("redo.ready")
-        record = _HEAD.pack(number, len(payload), _sum(number, payload)) + payload
+        head = self.salt, number, len(payload)
+        record = _HEAD.pack(*head, _sum(*head, payload)) + payload
         at, view = self._at, memoryview(record)
         while view:
             written = os.pwrite(self._descriptor, view, at)
@@ -136,11 +138,12 @@ def replay(connection: Any, runs: Runs) -> None:
         connection.executemany(statement, rows)
 
 
-def upto(connection: Any) -> int | None:
-    """The record that the database has come to; None when it keeps no redo log."""
+def mark_of(connection: Any) -> tuple[int, int] | None:
+    """The record that the database has come to, and its salt; None when it keeps no redo log."""
     if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'redo'").fetchone():
         return None
-    return int(connection.execute("SELECT upto FROM redo").fetchone()[0])
+    row = connection.execute("SELECT upto, salt FROM redo").fetchone()
+    return (int(row[0]), int(row[1])) if row else None
 
 
 def note_upto(connection: Any, number: int) -> None:
@@ -148,48 +151,67 @@ def note_upto(connection: Any, number: int) -> None:
     connection.execute("UPDATE redo SET upto = ?", (number,))
 
 
-def finish(database: Path, connection: Any) -> None:
-    """Runs what is left in the log of a database that nobody has open, a copy say. Raises what the driver raises."""
-    came_to = upto(connection)
-    if came_to is None or not path_of(database).exists():
-        return
-    left = RedoLog.open(database)
-    assert left is not None
-    try:
-        runs = left.recover(came_to)
-        if runs:
-            connection.execute("BEGIN IMMEDIATE")
-            replay(connection, runs)
-            note_upto(connection, left.number)
-            connection.execute("COMMIT")
-    finally:
-        left.close()
+def note_salt(connection: Any, salt: int) -> None:
+    """In a transaction after which nothing in the log is wanted any more."""
+    connection.execute("UPDATE redo SET salt = ?", (salt,))
 
 
-def _records(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """From the first byte on, as far as one follows another; each with where it ends."""
+def left_in(database: Path) -> Runs:
+    """All that a log still holds, also what its database has: for whoever looks for what is missing."""
+    path = path_of(database)
+    if not path.exists():
+        return []
+    return [run for record in _records(path.read_bytes()) for run in _decode(record.payload)]
+
+
+class _Record(NamedTuple):
+    salt: int
+    number: int
+    payload: bytes
+    end: int
+
+
+def _records(data: bytes) -> Iterator[_Record]:
+    """From the first byte on, as far as one follows another."""
     at, last = 0, None
     while at + _HEAD.size <= len(data):
-        number, length, checksum = _HEAD.unpack_from(data, at)
+        salt, number, length, checksum = _HEAD.unpack_from(data, at)
         start, end = at + _HEAD.size, at + _HEAD.size + length
-        if not length or end > len(data) or (last is not None and number != last + 1):
+        if not length or end > len(data) or (last and (salt, number) != (last.salt, last.number + 1)):
             return
         payload = data[start:end]
-        if _sum(number, payload) != checksum:
+        if _sum(salt, number, length, payload) != checksum:
             return
-        yield number, payload, end
-        at, last = end, number
+        last = _Record(salt, number, payload, end)
+        yield last
+        at = end
 
 
-def _sum(number: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(_NUMBER.pack(number, len(payload))))
+def _sum(salt: int, number: int, length: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(_SUMMED.pack(salt, number, length)))
 
 
 def _make(path: Path) -> bool:
-    """Whole before it has its name, and its name durable before anything is in it."""
+    """Whole before it has its name, and its name durable before anything is in it. Says whether it could be made."""
     if shutil.disk_usage(path.parent).free < FREE_BYTES_MIN:
         return False
     fresh = path.with_name(f".{path.name}.new")
+    try:
+        _write_zeros(fresh)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        log.warning("no redo log could be made: %s", error)
+        return False
+    fresh.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return True
+
+
+def _write_zeros(fresh: Path) -> None:
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         zeros = bytes(PIECE_BYTES)
@@ -198,10 +220,3 @@ def _make(path: Path) -> bool:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    fresh.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return True

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import time
@@ -33,6 +34,8 @@ from libhive.problems import Conflict, NoSpace
 from libhive.promise import Promise
 from libhive.redo import Change, RedoLog
 from libhive.transactions import NOTHING, STORAGE_ERRORS, Piece, Transactions, Work
+
+log = logging.getLogger("hive.sqlite")
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -53,8 +56,6 @@ LOG_FREE_BYTES_MIN = 1 << 30
 BUSY_TIMEOUT_MS = 5_000
 SETTLE_SECONDS = 0.25
 """What was appended is in SQLite's own files after that, whatever else happens."""
-LATER_BYTES_MAX = 512 * 1024
-"""So much of it is brought there at once."""
 FREE_BYTES_MIN = 64 << 20
 """With less left on the disk nothing is appended."""
 ROOM_SECONDS = 0.5
@@ -104,6 +105,7 @@ class Database:
         with contextlib.suppress(NoSpace):  # what is found waits for room
             database.settle()
         _migrate(database._writer, path, migrations)
+        database.transactions.begin_log()
         path.chmod(0o600)
         return database
 
@@ -147,8 +149,8 @@ class Database:
     def takes_changes(self) -> bool:
         """Not while a `write` waits, which may change what they depend on, nor where the disk is nearly full: what cannot
         get into SQLite must not be confirmed."""
-        has_log = self.transactions.log is not None
-        return has_log and not self._works and not self._broken and self._has_room()
+        known = self.transactions.log is not None and not self.transactions.has_recovered
+        return known and not self._works and not self._broken and self._has_room()
 
     def look(self, statement: str, values: Sequence[Any]) -> Any:
         """The first row of what SQLite has by now, without what is appended and not run yet; None when there is none."""
@@ -199,8 +201,10 @@ class Database:
         if self._settling:
             self._settling.cancel()
         if not self._broken:
-            with contextlib.suppress(NoSpace):
+            try:
                 self.settle()
+            except Exception as error:  # noqa: BLE001 - it stays in the redo log, for the next start
+                log.error("not all that is confirmed is in the database yet: %s", error)
         self._writer.close()
         self._engine.dispose()
         self.transactions.close()
@@ -227,7 +231,7 @@ class Database:
 
     def _in_loop(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
-        if self.transactions.is_behind:
+        if not self.transactions.is_settled:
             self._settle_in(NO_SPACE_SECONDS)
         return self._loop
 
@@ -258,10 +262,10 @@ class Database:
         try:
             if as_changes and self.transactions.append(change for piece in batch for change in piece.changes):
                 outcomes = [NOTHING] * len(batch)
-                self._settle_in(SETTLE_SECONDS if self.transactions.later_bytes < LATER_BYTES_MAX else 0)
+                self._settle_in(0 if self.transactions.is_much else SETTLE_SECONDS)
             else:
                 outcomes = self.transactions.run(batch)
-        except (*STORAGE_ERRORS, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - the disk's, the file's, or a bug: nobody waits for ever
             self._abandon(batch, error)
             return
         self.on_commit()
@@ -271,7 +275,7 @@ class Database:
 
     def _abandon(self, batch: Sequence[Piece], error: Exception) -> None:
         problem = self._rolled_back(error)
-        self.transactions.undone(batch)
+        self.transactions.on_rollback([change for piece in batch for change in piece.changes])
         for piece in [*batch, *(self._queue if self._broken else ())]:
             if not piece.future.done():
                 piece.future.set_exception(problem)
@@ -295,7 +299,8 @@ class Database:
             self.settle()
         except NoSpace:
             pass  # it is tried again
-        except STORAGE_ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - it ends the process
+            self._broken = error
             self.on_broken(error)
 
     def _rolled_back(self, error: Exception) -> Exception:
@@ -304,6 +309,8 @@ class Database:
         problem = _problem_of(error)
         if not isinstance(problem, NoSpace):
             self._broken = problem
+            if not isinstance(error, STORAGE_ERRORS):
+                self.on_broken(error)
         elif self.transactions.is_behind:
             self._settle_in(NO_SPACE_SECONDS)
         return problem

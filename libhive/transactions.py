@@ -7,6 +7,7 @@ it fails after it has changed something, all of it is rolled back and run again 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,6 +22,10 @@ from libhive.redo import Change, RedoLog
 
 STORAGE_ERRORS = (OperationalError, dbapi2.OperationalError)
 """What the file or the disk did, through SQLAlchemy or through its driver: the whole batch's, not one caller's."""
+
+LATER_BYTES_MAX = 512 * 1024
+LATER_CHANGES_MAX = 2_000
+"""So much of what was appended is brought into SQLite at once."""
 
 Work = Callable[[Connection], Any]
 Outcome = tuple[Any, Exception | None]
@@ -54,8 +59,13 @@ class Transactions:
         """Makes fewer changes of these, which come to the same."""
         self.on_applied: Callable[[Sequence[Change]], None] = lambda changes: None
         """Called when these, which were appended, are in SQLite's own files."""
+        self.has_recovered = False
+        """It holds what an earlier process had appended, of which nobody in this one knows."""
+        self._fell_behind = False
+        self.on_caught_up: Callable[[], None] = lambda: None
+        """Called when SQLite has got what it could not be given before."""
         self.on_rollback: Callable[[Sequence[Change]], None] = lambda changes: None
-        """Called when a batch with these changes was undone; they may be done again right after that."""
+        """Called when a transaction was undone, and these appended changes are not made. Work may be done again after that."""
 
     @property
     def is_behind(self) -> bool:
@@ -88,14 +98,36 @@ class Transactions:
         self.later_bytes += len(payload)
         return True
 
+    @property
+    def is_much(self) -> bool:
+        """Whether it is time to settle: it takes all of the loop's time."""
+        return self.later_bytes > LATER_BYTES_MAX or len(self._later) > LATER_CHANGES_MAX
+
     def recover(self) -> None:
         """Finds what was appended and not run before the last end of the process."""
-        came_to = redo.upto(self._connection) if self.log else None
-        if came_to is None or self.log is None:
+        mark = redo.mark_of(self._connection) if self.log else None
+        if mark is None or self.log is None:
             return
-        self._later = [
-            (statement, tuple(values)) for statement, rows in self.log.recover(came_to) for values in rows
-        ]
+        runs = self.log.recover(*mark)
+        self._later = [(statement, tuple(values)) for statement, rows in runs for values in rows]
+        self.has_recovered = bool(self._later)
+
+    def begin_log(self) -> None:
+        """With a salt of its own, unless there is something in it still."""
+        if self.log is None or self._later:
+            return
+        mark = redo.mark_of(self._connection)
+        assert mark, "a database that keeps a redo log has its table"
+        self.log.number, self.log.salt = mark
+        salt = random.SystemRandom().getrandbits(62)
+        try:
+            self._begin()
+            redo.note_salt(self._connection, salt)
+            self._commit()
+        except STORAGE_ERRORS:  # no room, perhaps: the old salt is as good while nothing is in the log
+            self.roll_back()
+        else:
+            self.log.salt = salt
 
     def apply(self) -> None:
         """Runs what was appended."""
@@ -104,13 +136,18 @@ class Transactions:
         self._applied += changes
         try:
             redo.replay(self._connection, redo.runs_of(self.fold(changes)))
-        except dbapi2.IntegrityError as error:  # a bug: it was confirmed, and may not get lost
-            raise dbapi2.OperationalError(f"a change that was confirmed cannot be made: {error}") from error
+        except BaseException:  # whatever it is, what was confirmed does not count as done
+            self.roll_back()
+            raise
 
     def settle(self) -> None:
         """Brings all of it into SQLite's own files, where others see it."""
-        self.apply()
-        self._commit()
+        try:
+            self.apply()
+            self._commit()
+        except BaseException:
+            self.roll_back()
+            raise
 
     # ---- SQLite
 
@@ -123,7 +160,7 @@ class Transactions:
             raise
         except Exception:  # noqa: BLE001 - whose it is shows when each runs for itself
             self.roll_back()
-            self.undone(batch)
+            self.on_rollback(())
             self.apply()
             outcomes = [self._attempt(piece) for piece in batch]
         self._commit()
@@ -135,9 +172,7 @@ class Transactions:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._later[:0], self._applied = self._applied, []
-
-    def undone(self, batch: Sequence[Piece]) -> None:
-        self.on_rollback([change for piece in batch for change in piece.changes])
+        self._fell_behind = self._fell_behind or bool(self._later)
 
     def close(self) -> None:
         if self.log:
@@ -158,9 +193,12 @@ class Transactions:
         self._connection.execute("COMMIT")
         faults.reach("commit.done")
         if applied and self.log:
-            self._applied = []
+            self._applied, self.has_recovered = [], False
             self.log.begin_anew()
             self.on_applied(applied)
+            if self._fell_behind:
+                self._fell_behind = False
+                self.on_caught_up()
 
     def _run(self, piece: Piece) -> Outcome:
         """Raises what the disk did, and what the piece raises after it has changed something."""

@@ -48,6 +48,7 @@ def compare(broken: Path, whole: Path) -> Loss:
         loss.unreadable.append("the file itself is gone: nothing of it can be named")
         return loss
     with connected(whole) as kept:
+        _compare_log(broken, kept, loss)
         try:
             with _readable(broken, whole) as lost:
                 for table in tables(kept):
@@ -58,19 +59,38 @@ def compare(broken: Path, whole: Path) -> Loss:
     return loss
 
 
+def _compare_log(broken: Path, kept: Any, loss: Loss) -> None:
+    """What was stored last may be in the redo log alone. It is run in an empty database with the tables of the whole one, so
+    that no damage of the broken file hinders it."""
+    try:
+        runs = redo.left_in(broken)
+    except (OSError, ValueError) as error:
+        loss.unreadable.append(f"its redo log cannot be read ({error}): what was stored last is not named")
+        return
+    with contextlib.closing(driver.connect(":memory:", isolation_level=None)) as lost:
+        for table in tables(kept):
+            (sql,) = kept.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+            lost.execute(sql)
+        for statement, rows in runs:
+            for values in rows:
+                with contextlib.suppress(driver.DatabaseError):  # a change of what only the file has
+                    lost.execute(statement, values)
+        for table in tables(lost):
+            if table not in UNNAMED and (name := _name_column(lost, table)):
+                _compare_table(lost, kept, table, name, loss)
+
+
 @contextlib.contextmanager
 def _readable(broken: Path, whole: Path) -> Iterator[Any]:
     """On a copy, which may be written: reading a log needs that. Without a first page it is lent the whole one's."""
     with tempfile.TemporaryDirectory(dir=broken.parent, prefix=".salvage-") as place:
         copy = Path(place) / broken.name
-        for end in ("", "-wal", redo.END):
+        for end in ("", "-wal"):
             if (part := broken.with_name(broken.name + end)).exists():
                 shutil.copyfile(part, copy.with_name(copy.name + end))
         if not _opens(copy):
             _lend_first_page(copy, whole)
         with connected(copy) as connection:
-            with contextlib.suppress(driver.DatabaseError):  # then what was stored last is not named
-                redo.finish(copy, connection)
             yield connection
 
 
@@ -107,7 +127,7 @@ def _columns(connection: Any, table: str) -> list[str]:
 
 def _compare_table(lost: Any, kept: Any, table: str, name: str, loss: Loss) -> None:
     known = [column for column in _columns(kept, table) if column == name or column in SHOWN]
-    found: Found = {}
+    found = loss.missing.get(table, {})
     is_kept = f"SELECT 1 FROM {quoted(table)} WHERE {quoted(name)} = ?"
 
     def seen(columns: list[str], row: Any) -> None:

@@ -107,6 +107,9 @@ class Boxes:
     def __iter__(self) -> Iterator[Box]:
         return iter(list(self._boxes.values()))
 
+    def names(self) -> list[str]:
+        return list(self._boxes)
+
     # ---- what is ready
 
     def stored(self, name: str, seq: int, mail: Mail) -> None:

@@ -110,6 +110,11 @@ class Budgets:
             self._count(pair, now)
         return True
 
+    def uncount(self, *, sender: str, recipient: str) -> None:
+        """What `lets` has counted was not sent after all."""
+        if counts := self._pairs.get((sender, recipient)):
+            counts[1] = max(0, counts[1] - 1)
+
     def answered(self, c: Connection, question: str, go_on: bool, now: int) -> None:
         """The operator has decided: the budgets begin anew, or the conversation is over."""
         found = rows(
@@ -186,6 +191,7 @@ class Budgets:
     def _judge_pair(self, c: Connection, draft: Draft, recipient: str, now: int) -> Pause | None:
         per_minute = self._settings.pair_per_minute_max
         self._count((draft.sender, recipient), now)
+        self._counted.append((draft.sender, recipient))
         lately = self._lately((draft.sender, recipient), now)
         if not per_minute or lately <= per_minute:
             return None
@@ -215,7 +221,6 @@ class Budgets:
         if counts[0] != minute:
             counts[:] = [minute, 0, counts[1] if counts[0] == minute - 1 else 0]
         counts[1] += 1
-        self._counted.append(pair)
 
     def _is_decided(self, draft: Draft, root: str) -> bool:
         """Whether the operator has decided, or is asked, something about this conversation or one of these pairs."""

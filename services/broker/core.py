@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -39,8 +40,9 @@ class Core:
         database.read(self.budgets.load)
         database.on_commit, database.on_settled = self._committed, self._settled
         transactions = database.transactions
-        transactions.on_rollback, transactions.on_applied = self._rolled_back, self.plain.forget
+        transactions.on_rollback, transactions.on_applied = self._rolled_back, self.plain.applied
         database.on_broken = lambda error: self.fail("bringing what was stored into the database", error)
+        transactions.on_caught_up = self._caught_up
         transactions.fold = self.plain.fold
         self.hand_out: Callable[[str], None] = lambda name: None
         """Gives whoever waits at this mailbox what is ready."""
@@ -139,7 +141,17 @@ class Core:
 
     def _rolled_back(self, changes: Sequence[Change]) -> None:
         self.budgets.rolled_back()
-        self.plain.forget(changes)
+        self.plain.undone(changes)
+
+    def _caught_up(self) -> None:
+        """What was asked for while SQLite had not got everything may have been answered without that."""
+        asyncio.get_running_loop().call_soon(self._look_everywhere)
+
+    def _look_everywhere(self) -> None:
+        for name in self.boxes.names():
+            self.boxes.forget(name)
+            self.boxes.of(name).sequence = None
+            self.look(name)
 
     def _settled(self) -> None:
         self._settling = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
@@ -77,8 +77,7 @@ class Mailboxes:
         name = agent_name(m.name)
         if name not in self.directory:
             raise NotFound(f"there is no mailbox {name!r}")
-        await self._run("UPDATE mailboxes SET open = 0, lease = '' WHERE name = ?", (name,))
-        self._reload()
+        await self._run("UPDATE mailboxes SET open = 0, lease = '' WHERE name = ?", (name,), self._reload)
         assert self.core.daemon
         await self.core.daemon.doors.close(name)
         self.core.publish(say.MailboxChanged(mailbox=self.directory[name].as_mailbox()))
@@ -145,11 +144,13 @@ class Mailboxes:
 
     # ---- the rest is how it is done
 
-    def _run(self, query: str, values: Sequence[object]) -> Promise[None]:
+    def _run(
+        self, query: str, values: Sequence[object], then: Callable[[], None] = lambda: None
+    ) -> Promise[None]:
         def work(c: Connection) -> None:
             driver(c).execute(query, values)
 
-        return self.core.database.write(work)
+        return self.core.database.write(work, lambda _: then())
 
     def _reload(self) -> None:
         self.core.read(self._load)

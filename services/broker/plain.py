@@ -16,7 +16,7 @@ from libhive.sqlite import Database
 from services.broker.boxes import Boxes, Offer
 from services.broker.budgets import Budgets
 from services.broker.mail import ACKED, OPEN, Draft
-from services.broker.posted import AS_STORED, INSERT, NEWEST, Numbers, Posted
+from services.broker.posted import APPEND, AS_STORED, NEWEST, Numbers, Posted
 
 KNOWN = "SELECT 1 FROM mail WHERE id = ? LIMIT 1"
 PARENT = "SELECT root, hops FROM mail WHERE id = ? AND (sender = ? OR recipient = ?) LIMIT 1"
@@ -61,7 +61,7 @@ class Plain:
         seqs = self._numbers.take(count)
         posted = Posted(draft=draft, now=now, root=root, hops=hops, seqs=seqs, paused=[None] * count)
         self._fresh[id] = Thread(root, hops, (draft.sender, *draft.recipients))
-        return posted, [(INSERT, row) for row in posted.rows()]
+        return posted, [(APPEND, row) for row in posted.rows()]
 
     def ack(self, agent: str, lease: str, ids: Sequence[str], now: int) -> list[Change] | None:
         """What `Mailroom.ack` would do; None when one of them is not in hand, as far as the memory knows."""
@@ -88,23 +88,28 @@ class Plain:
         places: dict[Any, int] = {}
         for change in changes:
             statement, values = change
-            if statement is INSERT:
+            if statement is APPEND:
                 places[values[0]] = len(found)
             elif statement is ACK and (place := places.get(values[-1])) is not None:
                 now, attempts, lease, offered_ms, _ = values
                 row = found[place][1]
                 if row[-len(AS_STORED)] == "stored":
                     acked = ("acked", now, now, attempts, lease, offered_ms)
-                    found[place] = (INSERT, (*row[: -len(AS_STORED)], *acked))
+                    found[place] = (APPEND, (*row[: -len(AS_STORED)], *acked))
                 continue
             found.append(change)
         return found
 
-    def forget(self, changes: Sequence[Change]) -> None:
-        """SQLite has them by now, or they were undone."""
+    def applied(self, changes: Sequence[Change]) -> None:
         for statement, values in changes:
-            if statement is INSERT:
+            if statement is APPEND:
                 self._fresh.pop(str(values[1]), None)
+
+    def undone(self, changes: Sequence[Change]) -> None:
+        self.applied(changes)
+        for statement, values in changes:
+            if statement is APPEND:
+                self._budgets.uncount(sender=str(values[3]), recipient=str(values[2]))
 
 
 def offered(offers: Sequence[Offer]) -> list[Change]:

@@ -168,7 +168,10 @@ class Post:
         box = self.core.boxes.of(name)
         while waiter := box.waiter():
             if not box.ready and not box.complete:
-                self.core.boxes.refill(name, *self.core.read(lambda c: self.mailroom.ready(c, name)))
+                found = self.core.read(lambda c: self.mailroom.ready(c, name))
+                if self.database.is_behind:
+                    return  # the disk is full, and this not all: it is looked at again
+                self.core.boxes.refill(name, *found)
             mail = self.core.boxes.offer(name, waiter.lease, waiter.limit, self.core.clock())
             if not mail:
                 return

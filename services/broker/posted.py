@@ -18,6 +18,8 @@ INSERT = (
     " deadline_ms, details, stored_ms, pause, reason, state, acked_ms, seen_ms, attempts, lease, offered_ms)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+APPEND = f"{INSERT} ON CONFLICT (id, recipient) DO NOTHING"
+"""From the redo log: should it ever come a second time, it does no harm."""
 AS_STORED = ("stored", 0, 0, 0, "", 0)
 """The last columns of INSERT: what changes as it is delivered."""
 NEWEST = "SELECT seq FROM sqlite_sequence WHERE name = 'mail'"

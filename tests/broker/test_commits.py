@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pysqlite3.dbapi2 import OperationalError
+from sqlalchemy import Connection
 
 from libhive.daemon import Call
 from libhive.messages import broker as say
@@ -217,3 +218,30 @@ async def test_what_is_acknowledged_before_sqlite_has_it_is_stored_as_acknowledg
     assert (one.state, one.attempts, one.seen_ms, one.acked_ms) == ("acked", 1, one.acked_ms, one.seen_ms)
     assert one.stored_ms <= one.offered_ms <= one.acked_ms
     assert (two.state, two.attempts) == ("offered", 1)
+
+
+async def test_a_batch_that_runs_again_takes_nothing_off_the_budgets(tmp_path: Path) -> None:
+    """Else an agent that makes one fail now and then, as anybody can, would write without end."""
+    path, settings = tmp_path / "broker" / "broker.sqlite", Settings(pair_per_minute_max=5)
+    broker = Broker(Database.open(path, MIGRATIONS, keeps_redo=True), settings, lambda: 1_700_000_000_000)
+    for name in (ALICE, BOB):
+        await broker.core.database.write(
+            lambda c, name=name: driver(c).execute(  # type: ignore[misc]
+                "INSERT INTO mailboxes (name, uid, open) VALUES (?, 0, 1)", (name,)
+            )
+        )
+    broker.mailboxes._reload()
+
+    def changes_and_fails(c: Connection) -> None:
+        driver(c).execute("UPDATE mailboxes SET status = 'half'")
+        raise ValueError("planned")
+
+    paused = []
+    for number in range(6):
+        sending = send(broker, str(number))
+        failing = broker.core.database.write(changes_and_fails)
+        paused.append((await sending).paused != "")
+        with pytest.raises(ValueError, match="planned"):
+            await failing
+    assert paused == [False] * 5 + [True]
+    await broker.stop()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pysqlite3.dbapi2
@@ -9,7 +10,7 @@ import pytest
 from libhive import redo, sqlite
 from libhive.integrity import recovery, salvage
 from libhive.problems import NoSpace
-from libhive.redo import Change, RedoLog
+from libhive.redo import END, Change, RedoLog
 from libhive.sqlite import Database
 from libhive.transactions import Transactions
 
@@ -81,10 +82,10 @@ def test_records_are_found_again_in_their_order(tmp_path: Path, log: RedoLog) ->
         log.append(redo.payload_of(put(name)))
     assert log.number == 3
     found = again(tmp_path)
-    assert [rows for _, rows in found.recover(1)] == [[("b", 1)], [("c", 1)]]
+    assert [rows for _, rows in found.recover(1, 0)] == [[("b", 1)], [("c", 1)]]
     assert found.number == 3
     found.append(redo.payload_of(put("d")))
-    assert [rows for _, rows in again(tmp_path).recover(3)] == [[("d", 1)]]
+    assert [rows for _, rows in again(tmp_path).recover(3, 0)] == [[("d", 1)]]
 
 
 def test_a_record_that_is_not_whole_ends_the_log(tmp_path: Path, log: RedoLog) -> None:
@@ -96,17 +97,17 @@ def test_a_record_that_is_not_whole_ends_the_log(tmp_path: Path, log: RedoLog) -
         torn = data.copy()
         torn[at] ^= 0x10
         file.write_bytes(torn)
-        assert [rows for _, rows in again(tmp_path).recover(0)] == [[("a", 1)]], at
+        assert [rows for _, rows in again(tmp_path).recover(0, 0)] == [[("a", 1)]], at
 
 
 def test_what_is_left_of_an_older_time_is_no_record(tmp_path: Path, log: RedoLog) -> None:
     for name in ("a", "b", "c"):
         log.append(redo.payload_of(put(name)))
     log.begin_anew()
-    assert again(tmp_path).recover(3) == []
+    assert again(tmp_path).recover(3, 0) == []
     log.append(redo.payload_of(put("d")))  # b and c still stand behind it
     found = again(tmp_path)
-    assert [rows for _, rows in found.recover(3)] == [[("d", 1)]]
+    assert [rows for _, rows in found.recover(3, 0)] == [[("d", 1)]]
     assert found.number == 4
 
 
@@ -115,7 +116,7 @@ def test_a_log_that_does_not_follow_the_database_is_left_alone(tmp_path: Path, l
     log.number = 7
     log.append(redo.payload_of(put("h")))
     found = again(tmp_path)
-    assert found.recover(3) == []
+    assert found.recover(3, 0) == []
     assert found.number == 3
 
 
@@ -248,7 +249,11 @@ async def test_a_start_on_a_full_disk_waits_with_what_was_confirmed(
         full.setattr(Transactions, "_commit", _no_room)
         database = opened(path)
         assert database.is_behind
+        assert not database.takes_changes, "nobody knows what they are"
+        assert ids(database) == ["a"]
+        assert not database.takes_changes
     await database.write(lambda c: None)
+    assert database.takes_changes
     assert in_file(path) == ["a"]
     database.close()
 
@@ -264,9 +269,103 @@ async def test_a_confirmed_change_that_cannot_be_made_ends_the_process(database:
     await database.append(put("a"), nothing)
     await database.append(put("a"), nothing)
     database._settle_now()
-    assert "cannot be made" in str(ended)
-    with pytest.raises(pysqlite3.dbapi2.OperationalError):
+    assert "UNIQUE" in str(ended)
+    with pytest.raises(pysqlite3.dbapi2.IntegrityError):
         await database.write(lambda c: None)
+
+
+@pytest.mark.parametrize("error", [MemoryError, pysqlite3.dbapi2.DatabaseError, KeyError])
+async def test_no_failure_to_run_it_counts_as_done(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    database = opened(path)
+    await database.append(put("a"), nothing)
+    with monkeypatch.context() as failing:
+        failing.setattr(redo, "replay", _fail_with(error))
+        with pytest.raises(error):
+            ids(database)
+    database.close()
+    database = opened(path)
+    assert ids(database) == ["a"]
+    database.close()
+
+
+@pytest.mark.parametrize("error", [MemoryError, pysqlite3.dbapi2.DatabaseError, KeyError])
+async def test_a_failure_to_run_it_ends_the_process_and_leaves_nobody_waiting(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    database = opened(path)
+    ended: list[Exception] = []
+    database.on_broken = ended.append
+    await database.append(put("a"), nothing)
+    monkeypatch.setattr(redo, "replay", _fail_with(error))
+    with pytest.raises(error):
+        await database.write(lambda c: None)
+    assert [type(one) for one in ended] == [error]
+    with pytest.raises(error):
+        await database.append(put("b"), nothing)
+    database.close()
+    monkeypatch.undo()
+    database = opened(path)
+    assert ids(database) == ["a"]
+    database.close()
+
+
+def _fail_with(error: type[Exception]) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error("planned")
+
+    return fail
+
+
+async def test_who_fell_behind_is_told_when_there_is_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = opened(path)
+    told: list[str] = []
+    database.transactions.on_caught_up = lambda: told.append("caught up")
+    await database.append(put("a"), nothing)
+    database.settle()
+    await database.append(put("b"), nothing)
+    with monkeypatch.context() as full:
+        full.setattr(Transactions, "_commit", _no_room)
+        with pytest.raises(NoSpace):
+            database.settle()
+    assert told == []
+    database.settle()
+    assert told == ["caught up"]
+    database.close()
+
+
+async def test_a_log_of_another_database_does_no_harm(path: Path) -> None:
+    """The database was moved away, to begin with nothing, and its log was not."""
+    database = opened(path)
+    for number in range(6):
+        await database.append(put(f"old {number}"), nothing)
+    crash(database)
+    for part in path.parent.glob("hive.sqlite*"):
+        if not part.name.endswith(redo.END):
+            part.unlink()
+    for life in range(3):
+        database = opened(path)
+        assert ids(database) == [f"new {number}" for number in range(life)]
+        await database.append(put(f"new {life}"), nothing)
+        crash(database)
+
+
+async def test_without_a_log_everything_goes_through_sqlite(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_quota(*_: object) -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(redo, "_write_zeros", no_quota)
+    database = opened(path)
+    assert not database.takes_changes
+    assert [part.name for part in path.parent.iterdir() if END in part.name] == []
+    await database.write(lambda c: sqlite.driver(c).execute(*put("a")[0]))
+    assert in_file(path) == ["a"]
+    database.close()
 
 
 async def test_an_older_store_begins_to_keep_one(path: Path) -> None:
@@ -291,6 +390,20 @@ async def test_what_only_the_log_has_is_named_among_what_is_missing(path: Path) 
     whole = path.with_name("whole.sqlite")
     Database.open(whole, MIGRATIONS).close()
     assert set(salvage.compare(path, whole).missing["t"]) == {"settled", "appended"}
+
+
+async def test_it_is_named_though_the_file_is_damaged(path: Path) -> None:
+    database = opened(path)
+    whole = path.with_name("whole.sqlite")
+    await database.append(put("known"), nothing)
+    database.settle()
+    shutil.copyfile(path, whole)
+    await database.append(put("appended"), nothing)
+    crash(database)
+    Database.open(whole, MIGRATIONS).close()
+    path.write_bytes(b"this is no database")
+    path.with_name("hive.sqlite-wal").unlink(missing_ok=True)
+    assert "appended" in salvage.compare(path, whole).missing["t"]
 
 
 def test_a_log_goes_where_its_database_goes() -> None:

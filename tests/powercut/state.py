@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pysqlite3.dbapi2
 
 from libhive import redo
+from libhive.redo import RedoLog
 
 
 class Mail(NamedTuple):
@@ -60,7 +61,7 @@ def read(database: Path) -> State:
     state = State()
     connection = pysqlite3.dbapi2.connect(str(database), isolation_level=None)
     try:
-        redo.finish(database, connection)  # as the broker does when it starts
+        _finish(database, connection)
         state.damage = "; ".join(row[0] for row in connection.execute("PRAGMA integrity_check(5)"))
         state.damage = state.damage.removeprefix("ok")
         if connection.execute(_TABLES).fetchone()[0]:
@@ -70,6 +71,17 @@ def read(database: Path) -> State:
     finally:
         connection.close()
     return state
+
+
+def _finish(database: Path, connection: Any) -> None:
+    """What the broker does first when it starts."""
+    log, mark = RedoLog.open(database), redo.mark_of(connection)
+    assert log
+    if mark and (runs := log.recover(*mark)):
+        connection.execute("BEGIN IMMEDIATE")
+        redo.replay(connection, runs)
+        connection.execute("COMMIT")
+    log.close()
 
 
 def _fill(state: State, connection: Any) -> None:
