@@ -90,8 +90,10 @@ class RedoLog:
         self.number, self.salt = upto, salt
         found: Runs = []
         for record in _records(os.pread(self._descriptor, self.size, 0)):
-            if record.salt != salt or record.number > self.number + 1:
-                log.warning("the redo log beside this database is not its own, and is not used")
+            if record.salt != salt:
+                break  # what is left of an earlier life, or of another database
+            if record.number > self.number + 1:
+                log.error("the redo log goes on at a later point than its database, and is not used")
                 break
             if record.number == self.number + 1:
                 self.number, self._at = record.number, record.end

@@ -38,7 +38,7 @@ def test_a_store_that_does_not_sync_its_commits_is_caught(traces: Path) -> None:
 def test_a_redo_log_that_is_not_synced_is_caught(traces: Path) -> None:
     recording = record(traces / "redo", SEED, STEPS, [OFTEN, "redo=unsynced"])
     outcome = check(recording, SEED, DRAWN)
-    assert outcome.kinds["lost"] > DRAWN / 20
+    assert outcome.kinds["lost"] > DRAWN / 60  # most cuts come where a commit of SQLite's has everything
     assert outcome.kinds["damaged"] == 0, outcome.first
 
 

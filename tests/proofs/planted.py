@@ -76,8 +76,8 @@ def the_redo_log_is_kept_in_memory() -> None:
 
 def what_is_in_the_redo_log_is_forgotten_at_a_start() -> None:
     @_instead(redo.RedoLog, "recover")
-    def recover(right: Any, self: redo.RedoLog, upto: int) -> redo.Runs:
-        right(self, upto)
+    def recover(right: Any, self: redo.RedoLog, upto: int, salt: int) -> redo.Runs:
+        right(self, upto, salt)
         return []
 
 
