@@ -6,7 +6,9 @@ clients  daemon                   calling a service; running one
 link  doorway                     ZeroMQ between services; unix streams for cages
 wire                              bytes <-> messages
 spec  messages                    what an agent is; what is said
-sqlite paths                      each a floor of its own
-names clock logs tasks systemd faults packages release
+sqlite                            one database: who waits for which commit
+transactions  redo                what a commit does; the log of what SQLite gets later
+integrity  paths                  each a floor of its own
+answers names clock logs tasks systemd faults packages release
 problems
 """
