@@ -33,7 +33,7 @@ from libhive.paths import make_private
 from libhive.problems import Conflict, NoSpace
 from libhive.promise import Promise
 from libhive.redo import Change, RedoLog
-from libhive.transactions import NOTHING, STORAGE_ERRORS, Piece, Transactions, Work
+from libhive.transactions import NOTHING, STORAGE_ERRORS, Piece, Transactions, Work, problem_of
 
 log = logging.getLogger("hive.sqlite")
 
@@ -306,7 +306,7 @@ class Database:
     def _rolled_back(self, error: Exception) -> Exception:
         """What is told to whoever waits. If it is not for want of space, it is the last."""
         self.transactions.roll_back()
-        problem = _problem_of(error)
+        problem = problem_of(error)
         if not isinstance(problem, NoSpace):
             self._broken = problem
             if not isinstance(error, STORAGE_ERRORS):
@@ -398,10 +398,3 @@ def _migrate(connection: Connection, path: Path, migrations: Sequence[str]) -> N
                 connection.exec_driver_sql(statement)
         connection.exec_driver_sql(f"PRAGMA user_version = {number}")
         connection.exec_driver_sql("COMMIT")
-
-
-def _problem_of(error: Exception) -> Exception:
-    cause = getattr(error, "orig", error)
-    if getattr(cause, "sqlite_errorname", "").startswith("SQLITE_FULL") or "disk is full" in str(cause):
-        return NoSpace("the disk is full: this was not stored")
-    return error

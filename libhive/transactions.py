@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from libhive import faults, redo
+from libhive.problems import NoSpace
 from libhive.promise import Promise
 from libhive.redo import Change, RedoLog
 
@@ -227,3 +228,11 @@ class Transactions:
             outcome = None, error
         self._connection.execute("RELEASE one")
         return outcome
+
+
+def problem_of(error: Exception) -> Exception:
+    """NoSpace for want of room on the disk; anything else is itself."""
+    cause = getattr(error, "orig", error)
+    if getattr(cause, "sqlite_errorname", "").startswith("SQLITE_FULL") or "disk is full" in str(cause):
+        return NoSpace("the disk is full: this was not stored")
+    return error
