@@ -160,7 +160,6 @@ class Database:
 
     @property
     def is_behind(self) -> bool:
-        """Whether something that was appended has not been run yet."""
         return self.transactions.is_behind
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -312,6 +311,7 @@ class Database:
             if not isinstance(error, STORAGE_ERRORS):
                 self.on_broken(error)
         elif self.transactions.is_behind:
+            self.transactions.fell_behind = True
             self._settle_in(NO_SPACE_SECONDS)
         return problem
 

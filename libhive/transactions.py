@@ -7,7 +7,7 @@ it fails after it has changed something, all of it is rolled back and run again 
 
 from __future__ import annotations
 
-import random
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -44,7 +44,7 @@ class Piece(msgspec.Struct):
 
 
 class Transactions:
-    """Whatever raises one of STORAGE_ERRORS wants a `roll_back`; nothing that was appended gets lost by that."""
+    """A batch that raises wants a `roll_back`; nothing that was appended gets lost by that."""
 
     def __init__(self, writer: Connection, connection: Any, log: RedoLog | None) -> None:
         """`connection` is the driver's own below `writer`."""
@@ -62,9 +62,10 @@ class Transactions:
         """Called when these, which were appended, are in SQLite's own files."""
         self.has_recovered = False
         """It holds what an earlier process had appended, of which nobody in this one knows."""
-        self._fell_behind = False
+        self.fell_behind = False
+        """SQLite could not be given what was appended: whoever has looked since may not have seen all."""
         self.on_caught_up: Callable[[], None] = lambda: None
-        """Called when SQLite has got what it could not be given before."""
+        """Called when SQLite has got it after all."""
         self.on_rollback: Callable[[Sequence[Change]], None] = lambda changes: None
         """Called when a transaction was undone, and these appended changes are not made. Work may be done again after that."""
 
@@ -101,7 +102,7 @@ class Transactions:
 
     @property
     def is_much(self) -> bool:
-        """Whether it is time to settle: it takes all of the loop's time."""
+        """Whether it is time to settle: nobody else is served meanwhile."""
         return self.later_bytes > LATER_BYTES_MAX or len(self._later) > LATER_CHANGES_MAX
 
     def recover(self) -> None:
@@ -120,7 +121,7 @@ class Transactions:
         mark = redo.mark_of(self._connection)
         assert mark, "a database that keeps a redo log has its table"
         self.log.number, self.log.salt = mark
-        salt = random.SystemRandom().getrandbits(62)
+        salt = secrets.randbits(62)
         try:
             self._begin()
             redo.note_salt(self._connection, salt)
@@ -173,7 +174,6 @@ class Transactions:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._later[:0], self._applied = self._applied, []
-        self._fell_behind = self._fell_behind or bool(self._later)
 
     def close(self) -> None:
         if self.log:
@@ -197,8 +197,8 @@ class Transactions:
             self._applied, self.has_recovered = [], False
             self.log.begin_anew()
             self.on_applied(applied)
-            if self._fell_behind:
-                self._fell_behind = False
+            if self.fell_behind:
+                self.fell_behind = False
                 self.on_caught_up()
 
     def _run(self, piece: Piece) -> Outcome:

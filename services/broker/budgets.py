@@ -152,7 +152,7 @@ class Budgets:
     # ---- the rest is how it is done
 
     def _refuse_paused(self, draft: Draft, root: str, now: int) -> None:
-        for key in (f"root:{root}", *(f"pair:{draft.sender}>{name}" for name in draft.recipients)):
+        for key in _keys(draft, root):
             known = self._decided.get(key) or self._known.get(key)
             if known is None or known.state == "running" or (known.until_ms and known.until_ms <= now):
                 continue
@@ -226,8 +226,7 @@ class Budgets:
         """Whether the operator has decided, or is asked, something about this conversation or one of these pairs."""
         if not self._known and not self._decided:
             return False
-        keys = (f"root:{root}", *(f"pair:{draft.sender}>{name}" for name in draft.recipients))
-        return any(key in self._known or key in self._decided for key in keys)
+        return any(key in self._known or key in self._decided for key in _keys(draft, root))
 
     def _root_lets(self, root: str, hops: int, more: int) -> bool:
         if root not in self._roots:
@@ -280,6 +279,11 @@ class Budgets:
             msgspec.structs.astuple(conversation),
         )
         self._decided[conversation.key] = conversation
+
+
+def _keys(draft: Draft, root: str) -> list[str]:
+    """Of everything that may be paused or stopped and holds this message back."""
+    return [f"root:{root}", *(f"pair:{draft.sender}>{name}" for name in draft.recipients)]
 
 
 def _question_text(why: str, key: str, draft: Draft) -> str:
