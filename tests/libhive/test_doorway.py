@@ -74,7 +74,8 @@ async def endless_stream(door: Doorway) -> None:
 
 async def many_connections(door: Doorway) -> None:
     guests = [await asyncio.open_unix_connection(str(door.path)) for _ in range(doorway.CONNECTIONS_MAX * 2)]
-    await asyncio.sleep(0.1)
+    for reader, _ in guests[doorway.CONNECTIONS_MAX :]:
+        assert await reader.read() == b""
     assert len(door.connections) == doorway.CONNECTIONS_MAX
     for _, writer in guests:
         writer.close()
@@ -103,13 +104,16 @@ GUESTS: list[Callable[[Doorway], Awaitable[None]]] = [
     says_nothing,
     two_gib_announced,
 ]
+SLOW_GUESTS = (half_frame, says_nothing)
+"""Who is dropped for want of a whole frame."""
 
 
 @pytest.mark.parametrize("guest", GUESTS)
 async def test_a_guest_that_misbehaves_hurts_only_itself(
     door: Doorway, guest: Callable[[Doorway], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doorway, "FIRST_FRAME_SECONDS_MAX", 0.3)
+    if guest in SLOW_GUESTS:  # the others may take their time, however busy the machine is
+        monkeypatch.setattr(doorway, "FIRST_FRAME_SECONDS_MAX", 0.3)
     await guest(door)
     await still_serves(door)
 

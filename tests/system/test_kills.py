@@ -33,10 +33,12 @@ async def test_whatever_is_killed_in_mid_story_the_story_ends_the_same(story: St
     await story.mail_to_operator("hm1nd", "iris is up")
     assert {"proposal/1", "approved/1", "building/1", "deployed/1"} <= await story.tags("iris")
 
-    hello = await hive.send("operator", "iris", "run: sleep 2; echo hello from the cage")
+    gate = "until [ -e /state/go ]; do sleep 0.1; done"  # the turn is not over before its harness is killed
+    hello = await hive.send("operator", "iris", f"run: {gate}; echo hello from the cage")
     await in_turn(story, "iris")
     await hive.kill_and_see_it_back("broker")  # who holds the lease is on disk
     kill_harness(story, await cage_pid(story, "iris"))
+    (hive.paths.agent_state(AgentName("iris")) / "go").touch()
     await story.mail_to_operator("iris", "hello from the cage")
     (receipt,) = await hive.operator.message_status(hello)
     assert receipt.attempts == 2
