@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -39,6 +42,9 @@ INSERT INTO redo VALUES (0, 0)
 """
 """For the migrations of a database that keeps one."""
 
+ROWS: Final = 32
+
+_ROW = re.compile(r"\(\?(?:, \?)*\)")
 _HEAD = struct.Struct("<QQII")
 """Salt, number, bytes that follow, checksum."""
 _SUMMED = struct.Struct("<QQI")
@@ -73,7 +79,12 @@ class RedoLog:
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor, self.size = descriptor, size
-        self._at = 0
+        self._half = size // 2
+        self._place, self._at = 0, 0
+        """In which half the next record goes, and at which byte."""
+        self._lasts = [0, 0]
+        """The number of the last record in each half."""
+        self._upto = 0
         self.number = self.salt = 0
 
     @classmethod
@@ -87,28 +98,38 @@ class RedoLog:
 
     def recover(self, upto: int, salt: int) -> Runs:
         """What follows the record `upto` of a database with this salt; the log goes on after it."""
-        self.number, self.salt = upto, salt
+        self.begin(upto, salt)
+        data = os.pread(self._descriptor, self.size, 0)
         found: Runs = []
-        for record in _records(os.pread(self._descriptor, self.size, 0)):
-            if record.salt != salt:
-                break  # what is left of an earlier life, or of another database
+        for record in sorted(record for record in _records(data) if record.salt == salt):
             if record.number > self.number + 1:
                 log.error("the redo log goes on at a later point than its database, and is not used")
                 break
             if record.number == self.number + 1:
                 self.number, self._at = record.number, record.end
+                self._place = int(record.end > self._half)
+                self._lasts[self._place] = record.number
                 found += _decode(record.payload)
         return found
 
+    def begin(self, upto: int, salt: int) -> None:
+        """At its first byte: nothing in it is wanted."""
+        self.number, self.salt, self._upto = upto, salt, upto
+        self._place, self._at, self._lasts = 0, 0, [0, 0]
+
     def has_room(self, payload: bytes) -> bool:
-        return self._at + _HEAD.size + len(payload) <= self.size
+        length = _HEAD.size + len(payload)
+        return self._fits(length) or (length <= self._half and self._lasts[1 - self._place] <= self._upto)
 
     def append(self, payload: bytes) -> None:
-        """On stable storage when it returns."""
+        """On stable storage when it returns. Only while it `has_room`."""
         number = self.number + 1
         faults.reach("redo.ready")
         head = self.salt, number, len(payload)
         record = _HEAD.pack(*head, _sum(*head, payload)) + payload
+        if not self._fits(len(record)):
+            self._place = 1 - self._place
+            self._at = self._place * self._half
         at, view = self._at, memoryview(record)
         while view:
             written = os.pwrite(self._descriptor, view, at)
@@ -116,14 +137,19 @@ class RedoLog:
         faults.reach("redo.written")
         os.fdatasync(self._descriptor)
         faults.reach("redo.synced")
-        self.number, self._at = number, at
+        self.number, self._at, self._lasts[self._place] = number, at, number
 
-    def begin_anew(self) -> None:
-        """Once SQLite has all of it on stable storage."""
-        self._at = 0
+    def settled(self, upto: int) -> None:
+        """Once SQLite has all records up to this one on stable storage."""
+        self._upto = upto
+        if upto == self.number:
+            self._at = self._place * self._half
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _fits(self, length: int) -> bool:
+        return self._at + length <= (self._place + 1) * self._half
 
 
 def payload_of(changes: Iterable[Change]) -> bytes:
@@ -135,9 +161,22 @@ def path_of(database: Path) -> Path:
 
 
 def replay(connection: Any, runs: Runs) -> None:
-    """In a transaction of the driver's connection."""
+    """In a transaction of the driver's connection. An INSERT of many rows gets ROWS of them by one execution, which lets go of
+    Python's lock once: another thread may well keep it for as long as many rows take."""
     for statement, rows in runs:
-        connection.executemany(statement, rows)
+        many, at = _of_many(statement), 0
+        while many and len(rows) - at >= ROWS:
+            connection.execute(many, list(chain.from_iterable(rows[at : at + ROWS])))
+            at += ROWS
+        connection.executemany(statement, rows[at:])
+
+
+@lru_cache
+def _of_many(statement: str) -> str:
+    """The same for ROWS rows; empty when it is no INSERT of a row of values."""
+    head, values, tail = statement.partition(" VALUES ")
+    row = _ROW.match(tail) if values and head.startswith("INSERT INTO ") else None
+    return f"{head} VALUES {', '.join([row[0]] * ROWS)}{tail[row.end() :]}" if row else ""
 
 
 def mark_of(connection: Any) -> tuple[int, int] | None:
@@ -167,24 +206,30 @@ def left_in(database: Path) -> Runs:
 
 
 class _Record(NamedTuple):
-    salt: int
     number: int
+    salt: int
     payload: bytes
     end: int
 
 
 def _records(data: bytes) -> Iterator[_Record]:
-    """From the first byte on, as far as one follows another."""
-    at, last = 0, None
-    while at + _HEAD.size <= len(data):
+    """In each half from its first byte on, as far as one follows another."""
+    half = len(data) // 2
+    for start in (0, half):
+        yield from _following(data, start, start + half)
+
+
+def _following(data: bytes, at: int, limit: int) -> Iterator[_Record]:
+    last: _Record | None = None
+    while at + _HEAD.size <= limit:
         salt, number, length, checksum = _HEAD.unpack_from(data, at)
         start, end = at + _HEAD.size, at + _HEAD.size + length
-        if not length or end > len(data) or (last and (salt, number) != (last.salt, last.number + 1)):
+        if not length or end > limit or (last and (salt, number) != (last.salt, last.number + 1)):
             return
         payload = data[start:end]
         if _sum(salt, number, length, payload) != checksum:
             return
-        last = _Record(salt, number, payload, end)
+        last = _Record(number, salt, payload, end)
         yield last
         at = end
 

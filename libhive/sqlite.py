@@ -7,7 +7,7 @@ cache that beats handing it to a thread.
 
 A database that keeps a redo log (`libhive.redo`) also takes changes that are known before any transaction begins:
 `append`. A commit of nothing else is a record in that log, a fraction of what a transaction of SQLite costs. SQLite gets
-them with the next `write`, with the next `read`, or a little later by itself, many at once.
+them with the next `write`, with the next `read`, or a little later by a thread beside the loop, many at once.
 
 A piece of work may run twice (see `libhive.transactions`), and what it keeps outside the database it has to forget in
 `transactions.on_rollback`.
@@ -22,15 +22,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import pysqlite3.dbapi2
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine
 
+from libhive.engine import WAL_AUTOCHECKPOINT_PAGES, check_version, engine_of, migrate
 from libhive.integrity import recovery
 from libhive.paths import make_private
-from libhive.problems import Conflict, NoSpace
+from libhive.problems import NoSpace
 from libhive.promise import Promise
 from libhive.redo import Change, RedoLog
 from libhive.transactions import NOTHING, STORAGE_ERRORS, Piece, Transactions, Work, problem_of
@@ -40,11 +42,6 @@ log = logging.getLogger("hive.sqlite")
 T = TypeVar("T")
 U = TypeVar("U")
 
-SQLITE_VERSION_MIN = (3, 51, 3)
-"""Older ones can corrupt a WAL that is reset while another connection checkpoints."""
-WAL_AUTOCHECKPOINT_PAGES = 4000
-CACHE_KIB = 8 * 1024
-"""Of each connection, filled by what it touches; SQLite's own 2 MB make it read its log again while there is traffic."""
 LAZY_SECONDS = 0.005
 GATHER_SECONDS = 0.000_2
 """A commit waits so long at the most for as many to join as the last one had: it takes several times that."""
@@ -53,7 +50,6 @@ LOG_PIECE_BYTES = 1 << 20
 """Written so many zeros at a time: to make all of them at once takes most of a start."""
 LOG_FREE_BYTES_MIN = 1 << 30
 """With less left on the disk the log grows as it must."""
-BUSY_TIMEOUT_MS = 5_000
 SETTLE_SECONDS = 0.25
 """What was appended is in SQLite's own files after that, whatever else happens."""
 FREE_BYTES_MIN = 64 << 20
@@ -72,6 +68,8 @@ class Database:
         self._writer = engine.connect()
         self._driver = driver(self._writer)
         self.transactions = Transactions(self._writer, self._driver, log)
+        self._looker: Any = None
+        self._beside = ThreadPoolExecutor(1, "sqlite")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: list[Piece] = []
         self._works = 0
@@ -99,12 +97,12 @@ class Database:
         check_version()
         make_private(path.parent)
         recovery.ensure(path)
-        engine = _engine(path)
+        engine = engine_of(path)
         database = cls(engine, RedoLog.open(path) if keeps_redo else None)
         database.transactions.recover()
         with contextlib.suppress(NoSpace):  # what is found waits for room
             database.settle()
-        _migrate(database._writer, path, migrations)
+        migrate(database._writer, path, migrations)
         database.transactions.begin_log()
         path.chmod(0o600)
         return database
@@ -153,10 +151,10 @@ class Database:
         return known and not self._works and not self._broken and self._has_room()
 
     def look(self, statement: str, values: Sequence[Any]) -> Any:
-        """The first row of what SQLite has by now, without what is appended and not run yet; None when there is none."""
-        found = self.transactions.look(statement, values)
-        self._settle_in(SETTLE_SECONDS)
-        return found
+        """The first row of what is in SQLite's own files; None when there is none. Waits for nobody."""
+        if self._looker is None:
+            self._looker = driver(self._engine.connect()).cursor()
+        return self._looker.execute(statement, values).fetchone()
 
     @property
     def is_behind(self) -> bool:
@@ -199,6 +197,7 @@ class Database:
             self._commit()
         if self._settling:
             self._settling.cancel()
+        self._beside.shutdown()
         if not self._broken:
             try:
                 self.settle()
@@ -282,7 +281,7 @@ class Database:
     # ---- what SQLite gets later
 
     def _settle_in(self, seconds: float) -> None:
-        if self._loop is None or (self._settling and seconds):
+        if self._loop is None or (self._settling and seconds) or self.transactions.is_aside:
             return
         if self._settling:
             self._settling.cancel()
@@ -290,17 +289,29 @@ class Database:
 
     def _settle_now(self) -> None:
         self._settling = None
-        along, self._along = self._along, []
-        if along and not self._broken:
+        if self.transactions.is_aside or self._broken:
+            return  # when that ends there is a look at what has come since
+        if along := self._along:
+            self._along = []
             self._do(along, as_changes=False)
-            return
+        elif not self.transactions.is_settled:
+            self.transactions.hand_over(self._beside).add_done_callback(self._tell_loop)
+
+    def _tell_loop(self, _: object) -> None:
+        """Called by the thread."""
+        assert self._loop
+        with contextlib.suppress(RuntimeError):  # the loop has ended, after `close`
+            self._loop.call_soon_threadsafe(self._handed_back)
+
+    def _handed_back(self) -> None:
         try:
-            self.settle()
-        except NoSpace:
-            pass  # it is tried again
-        except Exception as error:  # noqa: BLE001 - it ends the process
-            self._broken = error
-            self.on_broken(error)
+            self.transactions.take_back()
+        except Exception as error:  # noqa: BLE001 - for want of space it is tried again; else it ends the process
+            problem = self._rolled_back(error)
+            if isinstance(error, STORAGE_ERRORS) and problem is self._broken:
+                self.on_broken(problem)
+        if self._along or self.transactions.is_behind:
+            self._settle_in(0 if self.transactions.is_much else SETTLE_SECONDS)
 
     def _rolled_back(self, error: Exception) -> Exception:
         """What is told to whoever waits. If it is not for want of space, it is the last."""
@@ -338,16 +349,6 @@ def _settle(piece: Piece, result: Any, problem: Exception | None) -> None:
         future.set_exception(problem)
 
 
-def check_version() -> None:
-    """Raises Problem when the SQLite that would hold our data is too old to be trusted with a WAL."""
-    if pysqlite3.dbapi2.sqlite_version_info < SQLITE_VERSION_MIN:
-        wanted = ".".join(map(str, SQLITE_VERSION_MIN))
-        raise Conflict(
-            f"SQLite {pysqlite3.dbapi2.sqlite_version} can corrupt a write-ahead log; {wanted} or newer is needed",
-            "install a newer pysqlite3 wheel",
-        )
-
-
 def driver(connection: Connection) -> Any:
     """The driver's own connection, for the few statements that run for every message: going through SQLAlchemy's
     results costs several times what such a statement does, and even asking it for this adds up."""
@@ -362,39 +363,3 @@ def rows(connection: Connection, query: str, values: Sequence[Any] = ()) -> list
     cursor = driver(connection).cursor()
     cursor.row_factory = pysqlite3.dbapi2.Row
     return list(cursor.execute(query, values))
-
-
-def _engine(path: Path) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}", module=pysqlite3.dbapi2, connect_args={"isolation_level": None}
-    )
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _: object) -> None:
-        for pragma in (
-            f"busy_timeout = {BUSY_TIMEOUT_MS}",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-            f"wal_autocheckpoint = {WAL_AUTOCHECKPOINT_PAGES}",
-            f"cache_size = -{CACHE_KIB}",
-        ):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    return engine
-
-
-def _migrate(connection: Connection, path: Path, migrations: Sequence[str]) -> None:
-    have = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if have > len(migrations):
-        raise Conflict(
-            f"{path} was written by a newer hyperhive (schema {have}, this one knows {len(migrations)})",
-            "run the newer version, or restore a backup",
-        )
-    for number, script in enumerate(migrations[have:], have + 1):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        for statement in script.split(";"):
-            if statement.strip():
-                connection.exec_driver_sql(statement)
-        connection.exec_driver_sql(f"PRAGMA user_version = {number}")
-        connection.exec_driver_sql("COMMIT")

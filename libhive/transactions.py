@@ -1,14 +1,17 @@
 """What SQLite and the redo log of one database do, one after the other. It knows of no loop, and of nobody who waits.
 
 What is appended to the redo log is durable, and is run in SQLite later: by the next batch, by `settle`, or as far as a
-reader needs it (`apply`), in a transaction that may stay open until then. A batch runs without savepoints; when a piece of
-it fails after it has changed something, all of it is rolled back and run again with a savepoint around each piece.
+reader needs it (`apply`), in a transaction that may stay open until then. Most often another thread does it (`hand_over`)
+while more is appended; whoever wants SQLite meanwhile waits until that has ended. A batch runs without savepoints; when a
+piece of it fails after it has changed something, all of it is rolled back and run again with a savepoint around each piece.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import msgspec
@@ -50,7 +53,9 @@ class Transactions:
         """`connection` is the driver's own below `writer`."""
         self.log = log
         self._writer, self._connection = writer, connection
-        self._looker = connection.cursor()
+        self._aside: Future[None] | None = None
+        self._upto = 0
+        """The last record of what another thread brings into SQLite."""
         self._later: list[Change] = []
         self._applied: list[Change] = []
         """In the redo log, and run in the transaction that is open."""
@@ -72,15 +77,16 @@ class Transactions:
     @property
     def is_behind(self) -> bool:
         """Whether something that was appended has not been run yet."""
-        return bool(self._later)
+        return bool(self._later) or self._aside is not None
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether another thread has SQLite."""
+        return self._aside is not None
 
     @property
     def is_settled(self) -> bool:
-        return not self._later and not self._connection.in_transaction
-
-    def look(self, statement: str, values: Sequence[Any]) -> Any:
-        self._begin()
-        return self._looker.execute(statement, values).fetchone()
+        return not self.is_behind and not self._connection.in_transaction
 
     # ---- the redo log
 
@@ -92,9 +98,11 @@ class Transactions:
         assert self.log
         payload = redo.payload_of(changes)
         if not self.log.has_room(payload):
+            self.take_back()
+        if not self.log.has_room(payload):
             self.settle()
-            if not self.log.has_room(payload):
-                return False
+        if not self.log.has_room(payload):
+            return False
         self.log.append(payload)
         self._later += changes
         self.later_bytes += len(payload)
@@ -120,7 +128,7 @@ class Transactions:
             return
         mark = redo.mark_of(self._connection)
         assert mark, "a database that keeps a redo log has its table"
-        self.log.number, self.log.salt = mark
+        self.log.begin(*mark)
         salt = secrets.randbits(62)
         try:
             self._begin()
@@ -133,6 +141,9 @@ class Transactions:
 
     def apply(self) -> None:
         """Runs what was appended."""
+        self.take_back()
+        if not self._later:
+            return
         self._begin()
         changes, self._later, self.later_bytes = self._later, [], 0
         self._applied += changes
@@ -146,10 +157,39 @@ class Transactions:
         """Brings all of it into SQLite's own files, where others see it."""
         try:
             self.apply()
-            self._commit()
+            if self._connection.in_transaction:
+                self._commit()
         except BaseException:
             self.roll_back()
             raise
+
+    def hand_over(self, executor: Executor) -> Future[None]:
+        """Has all of it brought into SQLite's own files by a thread of the executor. To be followed by `take_back`."""
+        assert self.log
+        assert not self.is_aside
+        changes, self._later, self.later_bytes = self._later, [], 0
+        self._applied += changes
+        self._upto = self.log.number
+        self._aside = executor.submit(self._settle_aside, self.fold(changes), self._upto)
+        return self._aside
+
+    def take_back(self) -> None:
+        """Waits for the other thread, and raises what it raised."""
+        if self._aside is None:
+            return
+        aside, self._aside = self._aside, None
+        try:
+            aside.result()
+        except BaseException:
+            self.roll_back()
+            raise
+        self._settled(self._upto)
+
+    def _settle_aside(self, changes: Iterable[Change], upto: int) -> None:
+        """In the other thread: nothing but SQLite is touched."""
+        self._begin()
+        redo.replay(self._connection, redo.runs_of(changes))
+        self._end(upto)
 
     # ---- SQLite
 
@@ -157,6 +197,7 @@ class Transactions:
         """Durable when it returns."""
         try:
             self.apply()
+            self._begin()
             outcomes = [self._run(piece) for piece in batch]
         except STORAGE_ERRORS:
             raise
@@ -164,6 +205,7 @@ class Transactions:
             self.roll_back()
             self.on_rollback(())
             self.apply()
+            self._begin()
             outcomes = [self._attempt(piece) for piece in batch]
         self._commit()
         for piece in batch:
@@ -171,6 +213,8 @@ class Transactions:
         return outcomes
 
     def roll_back(self) -> None:
+        with contextlib.suppress(Exception):  # whoever tries again finds it again
+            self.take_back()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._later[:0], self._applied = self._applied, []
@@ -187,19 +231,28 @@ class Transactions:
             faults.reach("commit.begun")
 
     def _commit(self) -> None:
-        applied = self._applied
-        if applied and self.log:
-            redo.note_upto(self._connection, self.log.number)
+        upto = self.log.number if self.log and self._applied else 0
+        self._end(upto)
+        if upto:
+            self._settled(upto)
+
+    def _end(self, upto: int) -> None:
+        if upto:
+            redo.note_upto(self._connection, upto)
         faults.reach("commit.ready")
         self._connection.execute("COMMIT")
         faults.reach("commit.done")
-        if applied and self.log:
-            self._applied, self.has_recovered = [], False
-            self.log.begin_anew()
-            self.on_applied(applied)
-            if self.fell_behind:
-                self.fell_behind = False
-                self.on_caught_up()
+
+    def _settled(self, upto: int) -> None:
+        """SQLite has the records up to this one."""
+        assert self.log
+        applied, self._applied = self._applied, []
+        self.has_recovered = False
+        self.log.settled(upto)
+        self.on_applied(applied)
+        if self.fell_behind:
+            self.fell_behind = False
+            self.on_caught_up()
 
     def _run(self, piece: Piece) -> Outcome:
         """Raises what the disk did, and what the piece raises after it has changed something."""

@@ -53,7 +53,7 @@ def python() -> Finding:
 
 
 def sqlite() -> Finding:
-    from libhive.sqlite import check_version  # it brings SQLAlchemy, which no other command needs
+    from libhive.engine import check_version  # it brings SQLAlchemy, which no other command needs
 
     try:
         check_version()

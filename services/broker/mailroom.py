@@ -30,7 +30,7 @@ from services.broker.mail import (
     receipt_from,
 )
 from services.broker.plain import ACK, KNOWN, OFFERED, PARENT, offered
-from services.broker.posted import INSERT, NEWEST, Numbers, Posted
+from services.broker.posted import INSERT, Numbers, Posted
 
 UNACKED_COUNTED_MAX = 1_000
 """Where counting somebody's open mail stops: counting a million costs as much as sending hundreds."""
@@ -59,8 +59,8 @@ class Mailroom:
     def _insert(
         self, c: Connection, draft: Draft, root: str, hops: int, paused: list[Pause | None], now: int
     ) -> Posted:
-        self.numbers.find(lambda: driver(c).execute(NEWEST).fetchone())
-        seqs = self.numbers.take(len(draft.recipients))
+        self.numbers.find(lambda query: driver(c).execute(query).fetchone())
+        seqs = self.numbers.take(draft.id, len(draft.recipients))
         posted = Posted(draft=draft, now=now, root=root, hops=hops, seqs=seqs, paused=paused)
         driver(c).executemany(INSERT, posted.rows())
         return posted

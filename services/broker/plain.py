@@ -16,7 +16,7 @@ from libhive.sqlite import Database
 from services.broker.boxes import Boxes, Offer
 from services.broker.budgets import Budgets
 from services.broker.mail import ACKED, OPEN, Draft
-from services.broker.posted import APPEND, AS_STORED, NEWEST, Numbers, Posted
+from services.broker.posted import APPEND, AS_STORED, Numbers, Posted
 
 KNOWN = "SELECT 1 FROM mail WHERE id = ? LIMIT 1"
 PARENT = "SELECT root, hops FROM mail WHERE id = ? AND (sender = ? OR recipient = ?) LIMIT 1"
@@ -46,19 +46,19 @@ class Plain:
 
     def send(self, database: Database, draft: Draft, now: int) -> tuple[Posted, list[Change]] | None:
         """What `Mailroom.add` would do, as changes; None for what is not plain. Only while the database takes changes."""
-        id = draft.id
-        if id in self._fresh or database.look(KNOWN, (id,)):
-            return None
-        if not self._numbers.known:
+        id, numbers = draft.id, self._numbers
+        if not numbers.known:
             if database.is_behind:
                 return None  # what SQLite does not have yet may have the newest number
-            self._numbers.find(lambda: database.look(NEWEST, ()))
+            numbers.find(lambda query: database.look(query, ()))
+        if not numbers.ids.is_new(id) and (id in self._fresh or database.look(KNOWN, (id,))):
+            return None
         thread = self._thread(database, draft) if draft.in_reply_to else (id, 0)
         if thread is None or not self._budgets.lets(draft, *thread, now):
             return None
         root, hops = thread
         count = len(draft.recipients)
-        seqs = self._numbers.take(count)
+        seqs = numbers.take(id, count)
         posted = Posted(draft=draft, now=now, root=root, hops=hops, seqs=seqs, paused=[None] * count)
         self._fresh[id] = Thread(root, hops, (draft.sender, *draft.recipients))
         return posted, [(APPEND, row) for row in posted.rows()]

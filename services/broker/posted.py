@@ -1,4 +1,4 @@
-"""A message that is stored, or about to be: its rows, and the numbers that order all mail."""
+"""A message that is stored, or about to be: its rows, the numbers that order all mail, and the ids that it has."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 from libhive.messages.broker import Receipt
 from libhive.redo import Value
 from services.broker.budgets import Pause
+from services.broker.ids import GREATEST, Ids
 from services.broker.mail import Draft
 
 INSERT = (
@@ -30,22 +31,27 @@ class Numbers:
 
     def __init__(self) -> None:
         self._last: int | None = None
+        self.ids = Ids()
 
     @property
     def known(self) -> bool:
         return self._last is not None
 
-    def find(self, look: Callable[[], Any]) -> None:
-        """Begins after the row that `look` finds, if they have not begun yet."""
+    def find(self, look: Callable[[str], Any]) -> None:
+        """Begins after the newest row, if they have not begun yet. `look` gives the first row that a statement finds, of
+        all that is stored."""
         if self._last is None:
-            row = look()
-            self._last = int(row[0]) if row else 0
+            newest, (greatest,) = look(NEWEST), look(GREATEST)
+            self._last = int(newest[0]) if newest else 0
+            self.ids.begin(greatest or "")
 
-    def take(self, count: int) -> list[int]:
+    def take(self, id: str, count: int) -> list[int]:
+        """For the rows of a message, whose id is known from now on."""
         assert self._last is not None
         first = self._last + 1
         self._last += count
-        return list(range(first, first + count))
+        self.ids.add(id)
+        return list(range(first, first + count)) if count > 1 else [first]
 
 
 class Posted(msgspec.Struct, kw_only=True):

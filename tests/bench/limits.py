@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pysqlite3.dbapi2 as sqlite
 
-from libhive.sqlite import WAL_AUTOCHECKPOINT_PAGES
+from libhive.engine import WAL_AUTOCHECKPOINT_PAGES
 from tests.bench.stream import body
 
 

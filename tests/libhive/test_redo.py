@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pysqlite3.dbapi2
 import pytest
@@ -103,12 +107,53 @@ def test_a_record_that_is_not_whole_ends_the_log(tmp_path: Path, log: RedoLog) -
 def test_what_is_left_of_an_older_time_is_no_record(tmp_path: Path, log: RedoLog) -> None:
     for name in ("a", "b", "c"):
         log.append(redo.payload_of(put(name)))
-    log.begin_anew()
+    log.settled(3)
     assert again(tmp_path).recover(3, 0) == []
     log.append(redo.payload_of(put("d")))  # b and c still stand behind it
     found = again(tmp_path)
     assert [rows for _, rows in found.recover(3, 0)] == [[("d", 1)]]
     assert found.number == 4
+
+
+def test_it_goes_on_in_the_other_half_while_sqlite_takes_what_is_in_the_first(tmp_path: Path) -> None:
+    """Whatever fits, at any instant of that: what SQLite does not have is found, and nothing else."""
+    for seed in range(60):
+        (tmp_path / f"x.sqlite{END}").write_bytes(bytes(1 << 12))
+        log, random = again(tmp_path), Random(seed)
+        written, settled = list[str](), 0
+        for _ in range(80):
+            name = f"{len(written):03}" + "x" * random.randrange(1 << random.randrange(11))
+            payload = redo.payload_of(put(name))
+            if log.has_room(payload):
+                log.append(payload)
+                written.append(name)
+            if random.random() < 0.4:
+                settled = random.randint(settled, len(written))
+                log.settled(settled)
+            found = again(tmp_path)
+            assert [id for _, rows in found.recover(settled, 0) for id, _ in rows] == written[settled:]
+            assert found.number == len(written)
+            if random.random() < 0.2:  # as after a crash
+                log = found
+        assert len(written) > 30
+
+
+def test_half_of_it_is_room_for_one_record(log: RedoLog) -> None:
+    half = log.size // 2
+    whole = redo.payload_of(put("x" * (half - redo._HEAD.size - 60)))
+    room = half - redo._HEAD.size - len(whole)
+    most = redo.payload_of(put("x" * (half - redo._HEAD.size - 60 + room)))
+    assert redo._HEAD.size + len(most) == half
+    assert not log.has_room(most + b"x")
+    for _ in range(2):
+        assert log.has_room(most)
+        log.append(most)
+    assert not log.has_room(redo.payload_of(put("a")))
+    log.settled(1)
+    assert log.has_room(most)
+    log.append(most)
+    log.settled(3)
+    assert log.has_room(most)
 
 
 def test_a_log_that_does_not_follow_the_database_is_left_alone(tmp_path: Path, log: RedoLog) -> None:
@@ -200,6 +245,144 @@ async def test_a_log_that_is_full_begins_anew(path: Path, monkeypatch: pytest.Mo
     database.close()
 
 
+class Hand:
+    """Holds the thread that brings changes into SQLite, before it does anything."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self._let_go = threading.Event(), threading.Event()
+        right = Transactions._settle_aside
+
+        def held(*arguments: Any) -> None:
+            self.reached.set()
+            assert self._let_go.wait(20)
+            right(*arguments)
+
+        monkeypatch.setattr(Transactions, "_settle_aside", held)
+
+    async def take(self, database: Database) -> None:
+        database._settle_now()
+        await asyncio.to_thread(self.reached.wait, 20)
+        assert database.transactions.is_aside
+
+    def open(self, seconds: float = 0.0) -> None:
+        threading.Timer(seconds, self._let_go.set).start()
+
+
+async def test_more_is_appended_while_sqlite_takes_what_was(
+    database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = Hand(monkeypatch)
+    await database.append(put("a"), nothing)
+    await hand.take(database)
+    assert database.takes_changes
+    await database.append(put("b"), nothing)
+    assert in_file(path) == []
+    hand.open()
+    while in_file(path) != ["a", "b"]:
+        await asyncio.sleep(0.01)  # b a little later, by itself
+
+
+@pytest.mark.parametrize("how", ["read", "write", "settle", "along"])
+async def test_who_wants_sqlite_meanwhile_waits_and_sees_all(
+    database: Database, path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    hand = Hand(monkeypatch)
+    await database.append(put("a"), nothing)
+    await hand.take(database)
+    await database.append(put("b"), nothing)
+    hand.open(0.05)
+
+    def count(c: object) -> int:
+        return int(sqlite.driver(c).execute("SELECT count(*) FROM t").fetchone()[0])  # type: ignore[arg-type]
+
+    if how == "read":
+        assert ids(database) == ["a", "b"]
+    elif how == "settle":
+        database.settle()
+        assert in_file(path) == ["a", "b"]
+    else:
+        assert await (database.write if how == "write" else database.write_along)(count) == 2
+        assert in_file(path) == ["a", "b"]
+
+
+async def test_what_another_thread_was_about_to_take_survives_the_end_of_the_process(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = opened(path)
+    with monkeypatch.context() as held:
+        hand = Hand(held)
+        await database.append(put("a"), nothing)
+        await hand.take(database)
+        await database.append(put("b"), nothing)
+        copy = path.with_name("crashed.sqlite")  # as the files are at this instant
+        for end in ("", "-wal", redo.END):
+            shutil.copyfile(f"{path}{end}", f"{copy}{end}")
+        hand.open()
+        database.close()
+    assert in_file(path) == ["a", "b"]
+    for file in (copy, path):
+        database = opened(file)
+        assert ids(database) == ["a", "b"]
+        database.close()
+
+
+async def test_a_disk_that_is_full_for_the_other_thread_is_tried_again(
+    database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "NO_SPACE_SECONDS", 0.01)
+    await database.append(put("a"), nothing)
+    database.settle()
+    pages = sqlite.rows(database._writer, "PRAGMA page_count")[0][0]
+    database._driver.execute(f"PRAGMA max_page_count = {pages}")
+    await database.append(put("b" * 100_000), nothing)
+    database._settle_now()
+    while not database.transactions.fell_behind:
+        await asyncio.sleep(0.001)
+    await database.append(put("c"), nothing)
+    assert in_file(path) == ["a"]
+    with pytest.raises(NoSpace):
+        database.settle()
+    database._driver.execute("PRAGMA max_page_count = 1000000")
+    while in_file(path) != ["a", "b" * 100_000, "c"]:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_disk_that_fails_for_the_other_thread_ends_the_process(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = opened(path)
+    ended: list[Exception] = []
+    database.on_broken = ended.append
+    with monkeypatch.context() as failing:
+        failing.setattr(redo, "note_upto", _io_error)
+        await database.append(put("a"), nothing)
+        database._settle_now()
+        while not ended:
+            await asyncio.sleep(0.001)
+    with pytest.raises(pysqlite3.dbapi2.OperationalError, match="I/O"):
+        await database.append(put("b"), nothing)
+    database.close()
+    assert in_file(path) == []
+    database = opened(path)
+    assert ids(database) == ["a"]
+    database.close()
+
+
+def _io_error(*_: object) -> None:
+    raise pysqlite3.dbapi2.OperationalError("disk I/O error")
+
+
+async def test_many_rows_of_one_statement_come_to_the_same(database: Database, path: Path) -> None:
+    again = "INSERT INTO t (id, n) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
+    names = [f"{number:03}" for number in range(2 * redo.ROWS + 5)]
+    for statement in (PUT, again):
+        await database.append([(statement, (name, int(name))) for name in names], nothing)
+    await database.append([("UPDATE t SET n = n + ? WHERE id = ?", (1, name)) for name in names], nothing)
+    database.settle()
+    rows = database.read(lambda c: sqlite.rows(c, "SELECT id, n FROM t ORDER BY id"))
+    assert [tuple(row) for row in rows] == [(name, int(name) + 1) for name in names]
+
+
 async def test_what_joins_a_transaction_is_done_without_one(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +452,8 @@ async def test_a_confirmed_change_that_cannot_be_made_ends_the_process(database:
     await database.append(put("a"), nothing)
     await database.append(put("a"), nothing)
     database._settle_now()
+    while not ended:
+        await asyncio.sleep(0.001)
     assert "UNIQUE" in str(ended)
     with pytest.raises(pysqlite3.dbapi2.IntegrityError):
         await database.write(lambda c: None)

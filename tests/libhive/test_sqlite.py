@@ -7,7 +7,7 @@ import pysqlite3.dbapi2
 import pytest
 from sqlalchemy import Connection
 
-from libhive import answers, sqlite
+from libhive import answers, engine, sqlite
 from libhive.messages.base import Done, Pong
 from libhive.problems import Conflict, NoSpace
 from libhive.sqlite import Database
@@ -79,10 +79,10 @@ async def test_an_answer_is_kept_with_its_effect(tmp_path: Path) -> None:
 
 
 def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    sqlite.check_version()
+    engine.check_version()
     monkeypatch.setattr(pysqlite3.dbapi2, "sqlite_version_info", (3, 51, 2))
     with pytest.raises(Conflict, match="write-ahead log"):
-        sqlite.check_version()
+        engine.check_version()
 
 
 async def test_a_full_disk_refuses_new_work_reads_on_and_recovers(tmp_path: Path) -> None:

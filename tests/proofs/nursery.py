@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from libhive import daemon, faults, redo, sqlite, wire
+from libhive import daemon, engine, faults, redo, sqlite, wire
 from libhive.paths import Paths
 from services.broker.__main__ import build
 from tests.proofs import planted
@@ -52,7 +52,7 @@ def main(bug: str) -> None:
 def _shorten_log() -> None:
     """To what a life writes: so lives begin it anew, and are killed doing so. To fill one of the product's length with zeros
     takes longer than all else that a life does. The redo log gets full, and SQLite what is in it, many times in a life."""
-    sqlite.WAL_AUTOCHECKPOINT_PAGES = LOG_PAGES  # type: ignore[misc]
+    engine.WAL_AUTOCHECKPOINT_PAGES = LOG_PAGES  # type: ignore[misc]
     sqlite.LOG_BYTES = LOG_PAGES * 4096  # type: ignore[misc]
     redo.BYTES = redo.PIECE_BYTES = REDO_BYTES  # type: ignore[misc]
     sqlite.SETTLE_SECONDS = SETTLE_SECONDS  # type: ignore[misc]

@@ -8,6 +8,7 @@ import os
 import sys
 from asyncio import Future
 from collections.abc import Callable
+from concurrent.futures import Executor
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,7 +87,14 @@ def the_redo_log_begins_anew_before_the_commit() -> None:
     def apply(right: Any, self: Transactions) -> None:
         right(self)
         if self.log:
-            self.log.begin_anew()
+            self.log.settled(self.log.number)
+
+    @_instead(Transactions, "hand_over")
+    def hand_over(right: Any, self: Transactions, executor: Executor) -> Any:
+        aside = right(self, executor)
+        if self.log:
+            self.log.settled(self.log.number)
+        return aside
 
 
 def an_acknowledgement_is_folded_away() -> None:
