@@ -8,24 +8,20 @@ and back-pressure in both directions, so that what a door costs in memory and ti
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import cast
 
 from libhive import wire
-from libhive.messages.base import Reply, Request
-from libhive.names import AgentName, new_id
+from libhive.names import AgentName
 from libhive.paths import is_given
-from libhive.problems import BadFrame, Problem, Unavailable
+from libhive.problems import BadFrame, Problem
 from libhive.promise import Waited
-
-R = TypeVar("R", bound=Reply)
 
 CONNECTIONS_MAX = 16
 FIRST_FRAME_SECONDS_MAX = 2.0
@@ -39,7 +35,6 @@ WRITE_BUFFER_BYTES_MAX = 1 << 20
 """Answers that one connection has not read; beyond that it gets no new ones."""
 UNREAD_BYTES_MAX = 16 << 20
 """Answers that an agent has not read, over all its connections; beyond that it loses the worst of them."""
-RECONNECT_SECONDS = 0.1
 
 NOTHING = (0, 0, 0.0)
 """What a turn has cost before its first frame, in frames, bytes and seconds."""
@@ -202,7 +197,8 @@ class _Guest(asyncio.Protocol):
         self.door = door
         self.buffer = bytearray()
         self.replies: list[bytes] = []
-        self.in_flight: dict[Waited, None] = {}
+        self.in_flight: list[Waited] = []
+        """What is being answered, and what has been since the last look."""
         self.transport: asyncio.Transport | None = None
         self.deadline: asyncio.TimerHandle | None = None
         self.open, self.greeted, self.reading, self.writable = False, False, True, True
@@ -227,7 +223,7 @@ class _Guest(asyncio.Protocol):
             if not self.door.connections and self.door.on_gone:
                 self.door.on_gone(self.door.agent)
         self._end_deadline()
-        for future in list(self.in_flight):
+        for future in self.in_flight:
             future.cancel()
 
     def data_received(self, data: bytes) -> None:
@@ -264,9 +260,9 @@ class _Guest(asyncio.Protocol):
                 self.stalled = not (self._able() and door.has_turn())
                 if self.stalled:
                     break
-                if future := door.serve(door.agent, bytes(view[at + _LENGTH.size : end]), self._reply):
-                    self.in_flight[future] = None
-                    future.add_done_callback(self._answered)
+                future = door.serve(door.agent, bytes(view[at + _LENGTH.size : end]), self._reply)
+                if future and not future.done():
+                    self.in_flight.append(future)
                 ended = time.monotonic()
                 door.spend(1, end - at, ended - began)
                 at, began = end, ended
@@ -290,11 +286,6 @@ class _Guest(asyncio.Protocol):
     def _able(self) -> bool:
         """Whether there is room for what one more request may cost."""
         return self.open and self.writable and len(self.in_flight) < IN_FLIGHT_MAX
-
-    def _answered(self, future: Waited) -> None:
-        self.in_flight.pop(future, None)
-        if not self.reading:
-            self._steer()
 
     def _steer(self) -> None:
         """Waits for a turn, reads on, or does neither, by what there is room for."""
@@ -333,6 +324,9 @@ class _Guest(asyncio.Protocol):
 
     def flush(self) -> None:
         replies, self.replies = self.replies, []
+        self.in_flight = [future for future in self.in_flight if not future.done()]
+        if not self.reading:
+            self._steer()
         if replies and self.transport and not self.transport.is_closing():
             self.transport.write(b"".join(replies))
             if not self.writable:
@@ -344,113 +338,3 @@ class _Guest(asyncio.Protocol):
         self.open = False
         if self.transport:
             self.transport.close()
-
-
-class DoorClient:
-    """The cage's side of a door. Reconnects by itself; a call in flight when the connection breaks is sent again by
-    its id, which is safe because every command is repeatable."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._waiting: dict[str, asyncio.Future[wire.Answer]] = {}
-        self._greeting: Callable[[], Awaitable[None]] | None = None
-        self._connecting = asyncio.Lock()
-        self._greeter: asyncio.Task[Any] | None = None
-        self._ready = False
-
-    def on_connect(self, greeting: Callable[[], Awaitable[None]]) -> None:
-        """Awaited after each connection before any other call goes through; it may use `call`."""
-        self._greeting = greeting
-
-    async def call(self, request: Request[R], *, id: str | None = None, timeout_seconds: float = 5.0) -> R:
-        """Raises the Problem that was answered, or Unavailable when nothing was within the time limit."""
-        id = id or new_id()
-        frame = wire.pack_request(request, id)
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                answer = await self._until_answered(id, frame)
-        except TimeoutError:
-            service = request.KIND.partition(".")[0]
-            raise Unavailable(f"{service} did not answer within {timeout_seconds:g} s") from None
-        reply: R = wire.answer_to(answer, request.REPLY)
-        return reply
-
-    async def close(self) -> None:
-        if self._reading:
-            self._reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reading
-        self.hang_up()
-
-    async def _until_answered(self, id: str, frame: bytes) -> wire.Answer:
-        while True:
-            try:
-                await self._connected()
-                return await self._exchange(id, frame)
-            except OSError:
-                if asyncio.current_task() is self._greeter:
-                    raise
-                await asyncio.sleep(RECONNECT_SECONDS)
-
-    async def _exchange(self, id: str, frame: bytes) -> wire.Answer:
-        future = self._waiting[id] = asyncio.get_running_loop().create_future()
-        try:
-            if self._writer is None:
-                raise ConnectionResetError
-            self._writer.write(_LENGTH.pack(len(frame)) + frame)
-            await self._writer.drain()
-            answer: wire.Answer = await future
-            return answer
-        finally:
-            if self._waiting.get(id) is future:
-                del self._waiting[id]
-
-    async def _connected(self) -> None:
-        if asyncio.current_task() is self._greeter:
-            if self._writer is None:
-                raise ConnectionResetError
-            return
-        async with self._connecting:
-            if self._ready:
-                return
-            reader, self._writer = await asyncio.open_unix_connection(
-                str(self.path), limit=wire.BUS_FRAME_BYTES_MAX
-            )
-            self._reading = asyncio.get_running_loop().create_task(self._read(reader))
-            try:
-                await self._greet()
-            except BaseException:
-                self.hang_up()
-                raise
-            self._ready = self._writer is not None
-
-    async def _greet(self) -> None:
-        self._greeter = asyncio.current_task()
-        try:
-            if self._greeting:
-                await self._greeting()
-        finally:
-            self._greeter = None
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        try:
-            while True:
-                (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                answer = wire.unpack_answer(await reader.readexactly(size))
-                future = self._waiting.get(answer.re)
-                if future and not future.done():
-                    future.set_result(answer)
-        except (OSError, asyncio.IncompleteReadError, BadFrame):
-            self.hang_up()
-
-    def hang_up(self) -> None:
-        """The service forgets what it was asked; a call that still waits asks again on the next connection."""
-        self._ready = False
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(ConnectionResetError("the door's service went away"))

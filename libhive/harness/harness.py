@@ -10,7 +10,7 @@ import secrets
 import signal
 from typing import IO
 
-from libhive.doorway import DoorClient
+from libhive.door_client import DoorClient
 from libhive.harness import cli, procs, prompt, session
 from libhive.harness.cli import Claude, OnEvent
 from libhive.harness.context import TurnContext

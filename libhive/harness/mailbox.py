@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from libhive.doorway import DoorClient
+from libhive.door_client import DoorClient
 from libhive.harness.settings import Settings
 from libhive.harness.status import Status
 from libhive.harness.transcript import Transcript

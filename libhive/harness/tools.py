@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from libhive.clock import iso
-from libhive.doorway import DoorClient
+from libhive.door_client import DoorClient
 from libhive.harness.arguments import (
     AgentArguments,
     AnswerArguments,

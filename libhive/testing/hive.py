@@ -29,7 +29,7 @@ from libhive.clients.dashboard import Dashboard
 from libhive.clients.gateway import Gateway
 from libhive.clients.lifecycle import Lifecycle
 from libhive.clients.updater import Updater
-from libhive.doorway import DoorClient
+from libhive.door_client import DoorClient
 from libhive.link import Link
 from libhive.messages import broker as say
 from libhive.messages.base import Ping

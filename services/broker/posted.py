@@ -23,6 +23,8 @@ APPEND = f"{INSERT} ON CONFLICT (id, recipient) DO NOTHING"
 """From the redo log: should it ever come a second time, it does no harm."""
 AS_STORED = ("stored", 0, 0, 0, "", 0)
 """The last columns of INSERT: what changes as it is delivered."""
+AS_SENT = ("", "", *AS_STORED)
+"""These, and before them the columns of what holds it back: nothing does."""
 NEWEST = "SELECT seq FROM sqlite_sequence WHERE name = 'mail'"
 
 
@@ -69,11 +71,13 @@ class Posted(msgspec.Struct, kw_only=True):
     def rows(self) -> list[tuple[Value, ...]]:
         """For INSERT."""
         draft = self.draft
-        said = draft.kind, draft.body, draft.in_reply_to, self.root, self.hops, draft.question
-        asked = _json(draft.choices), draft.deadline_ms, _json(draft.details), self.now
+        said = draft.sender, draft.kind, draft.body, draft.in_reply_to, self.root, self.hops, draft.question
+        choices = json.dumps(draft.choices) if draft.choices else "[]"
+        details = json.dumps(draft.details) if draft.details else "{}"
+        whole = *said, choices, draft.deadline_ms, details, self.now
         return [
-            (seq, draft.id, recipient, draft.sender, *said, *asked)
-            + ((pause.question, pause.reason, "held", *AS_STORED[1:]) if pause else ("", "", *AS_STORED))
+            (seq, draft.id, recipient, *whole)
+            + ((pause.question, pause.reason, "held", *AS_STORED[1:]) if pause else AS_SENT)
             for recipient, seq, pause in zip(draft.recipients, self.seqs, self.paused, strict=True)
         ]
 
@@ -108,7 +112,3 @@ class Posted(msgspec.Struct, kw_only=True):
             question=draft.question,
             seq=self.seqs[index],
         )
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value) if value else "[]" if isinstance(value, list) else "{}"

@@ -18,7 +18,8 @@ import httpx
 import msgspec
 
 from libhive.clients.broker import Broker
-from libhive.doorway import DoorClient, make_doors
+from libhive.door_client import DoorClient
+from libhive.doorway import make_doors
 from libhive.link import Link
 from libhive.messages.broker import History, MessageStatus, Peers, Receipt, Send
 from libhive.names import OPERATOR, AgentName

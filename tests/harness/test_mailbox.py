@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from libhive import wire
-from libhive.doorway import DoorClient, Doorway
+from libhive.door_client import DoorClient
+from libhive.doorway import Doorway
 from libhive.harness.mailbox import Mailbox
 from libhive.harness.settings import Settings
 from libhive.harness.status import Status

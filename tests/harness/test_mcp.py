@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import httpx
 
-from libhive.doorway import DoorClient
+from libhive.door_client import DoorClient
 from libhive.harness.mcp import BODY_BYTES_MAX, McpServer
 from libhive.harness.tools import Context, Toolbox
 from tests.harness.test_rules import settings

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from libhive import doorway, wire
-from libhive.doorway import DoorClient, Doorway
+from libhive.door_client import DoorClient
+from libhive.doorway import Doorway
 from libhive.messages.base import Ping, Pong
 from libhive.names import AgentName, new_id
-from libhive.problems import Unavailable
 
 PONG = Pong(service="door", version="1", pid=1, up_since_ms=1)
 
@@ -243,23 +243,3 @@ async def test_the_peer_is_who_the_kernel_says() -> None:
     assert doorway.peer_uid(left) == os.getuid()
     left.close()
     right.close()
-
-
-async def test_a_client_goes_on_after_the_door_was_away(door: Doorway) -> None:
-    client = DoorClient(door.path)
-    greetings: list[int] = []
-
-    async def greet() -> None:
-        greetings.append(1)
-        await client.call(Ping())
-
-    client.on_connect(greet)
-    await client.call(Ping())
-    await door.close()
-    with pytest.raises(Unavailable):
-        await client.call(Ping(), timeout_seconds=0.2)
-    waiting = asyncio.create_task(client.call(Ping()))
-    await door.open()
-    assert await waiting == PONG
-    assert len(greetings) == 2
-    await client.close()
