@@ -105,18 +105,24 @@ def rounds(number: int, runs: Mapping[str, Mapping[str, Callable[[], Any]]]) -> 
 def _systems(
     part: str, scale: Scale, door: Side, redis: Side | None, raw: RawSqlite
 ) -> dict[str, Callable[[], Any]]:
-    sides = {"broker": door} | ({"redis": redis} if redis else {})
+    beside = sides(door, redis)
     if part == "latency":
         given = {"count": scale.paced, "per_second": scale.per_second}
         return {
-            name: partial(run, side, ["sender-0"], ["bob"], "pace", given) for name, side in sides.items()
+            name: partial(run, side, ["sender-0"], ["bob"], "pace", given) for name, side in beside.items()
         }
     work, count = WORKS[part], scale.messages[part]
     given = {"count": count, "depth": work.depth}
     systems: dict[str, Callable[[], Any]] = {
-        name: partial(run, side, work.senders(), ["bob"], "send", given) for name, side in sides.items()
+        name: partial(run, side, work.senders(), ["bob"], "send", given) for name, side in beside.items()
     }
     return {"sqlite": partial(raw.messages_a_second, count, work.width)} | systems
+
+
+def sides(door: Side, redis: Side | None) -> dict[str, Side]:
+    """Each by its usual client, and by the leanest that Python can have."""
+    found = {"broker": door} | ({"redis": redis} if redis else {})
+    return found | {f"lean {name}": side.lean for name, side in found.items()}
 
 
 def run(
@@ -150,7 +156,7 @@ def _outcome(
         for name, cost in zip(("server", "sender", "receiver"), costs, strict=True)
     )
     print(
-        f"  {side.system:6} {count / seconds:8,.0f}/s   us of CPU a message: {each}",
+        f"  {side.client:5} {side.system:5} {count / seconds:8,.0f}/s   us of CPU a message: {each}",
         file=sys.stderr,
         flush=True,
     )
@@ -159,29 +165,40 @@ def _outcome(
 
 def _rows(part: str, found: Figures) -> list[Row]:
     if part == "latency":
-        return [_latency(percent, found) for percent in (50, 99)]
-    return [_throughput(part, other, found) for other in ("sqlite", "redis")]
+        return [made for percent in (50, 99) for made in _latency(percent, found)]
+    width, rates = WORKS[part].width, {"sqlite": found["sqlite"]}
+    rates |= {
+        name: [outcome.per_second for outcome in outcomes]
+        for name, outcomes in found.items()
+        if name != "sqlite"
+    }
+    bars, against = BARS[part], f"{SQLITE}, insert + ack, {width} a commit"
+    return [
+        row(f"broker.{part}.vs_sqlite", "msgs/s", rates["broker"], rates["sqlite"], against, bars["sqlite"]),
+        *beside_redis(f"broker.{part}", "msgs/s", rates, bars["redis"]),
+    ]
 
 
-def _throughput(part: str, other: str, found: Figures) -> Row:
-    ours = [outcome.per_second for outcome in found["broker"]]
-    if other == "sqlite":
-        width = WORKS[part].width
-        against, beside = f"{SQLITE}, insert + ack, {width} a commit", found["sqlite"]
-    else:
-        against, beside = peer(found), [outcome.per_second for outcome in found.get("redis", [])]
-    return row(f"broker.{part}.vs_{other}", "msgs/s", ours, beside, against, BARS[part][other])
-
-
-def _latency(percent: int, found: Figures) -> Row:
+def _latency(percent: int, found: Figures) -> list[Row]:
     values = {
         name: [percentile(outcome.microseconds, percent) for outcome in outcomes]
         for name, outcomes in found.items()
     }
-    name = f"broker.latency.p{percent}.vs_redis"
-    return row(
-        name, "us", values["broker"], values.get("redis", []), peer(found), BARS["latency"][f"p{percent}"]
-    )
+    return beside_redis(f"broker.latency.p{percent}", "us", values, BARS["latency"][f"p{percent}"])
+
+
+def beside_redis(name: str, unit: str, found: Figures, bar: str) -> list[Row]:
+    """The bar is for clients as one has them; how it looks with the leanest ones is told beside it."""
+    return [
+        row(f"{name}.vs_redis", unit, found["broker"], found.get("redis", []), peer(found), bar),
+        row(
+            f"{name}.lean.vs_redis",
+            unit,
+            found["lean broker"],
+            found.get("lean redis", []),
+            f"{peer(found)}; both by bare sockets",
+        ),
+    ]
 
 
 def peer(found: Figures) -> str:

@@ -1,7 +1,7 @@
 """One client process of a measurement: `python -m tests.bench.client`, told what it is by a line of JSON.
 
-It connects, says `ready`, waits for a line, does its part, prints what it saw as JSON, and stays connected until its
-standard input ends.
+Those that are `usual` are in usual.py; the others are here. It connects, says `ready`, waits for a line, does its part,
+prints what it saw as JSON, and stays connected until its standard input ends.
 """
 
 from __future__ import annotations
@@ -13,16 +13,33 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.bench import usual
 from tests.bench.door import WAIT_MS, Door
 from tests.bench.resp import Redis
-from tests.bench.stream import Delivered, Stream, ready
+from tests.bench.stream import Delivered, Stream, ready, tally
 
 SYSTEMS: dict[str, type[Stream]] = {"door": Door, "redis": Redis}
 
 
-def main(
-    role: str, system: str, paths: Sequence[str], targets: Sequence[Sequence[str]], **given: Any
-) -> None:
+def main(client: str, **what: Any) -> None:
+    main_of = usual.main if client == "usual" else lean
+    say(json.dumps(main_of(ready=begin, **what)))
+    sys.stdin.readline()
+
+
+def begin() -> None:
+    say("ready")
+    sys.stdin.readline()
+
+
+def lean(
+    role: str,
+    system: str,
+    paths: Sequence[str],
+    targets: Sequence[Sequence[str]],
+    ready: Callable[[], None],
+    **given: Any,
+) -> dict[str, Any]:
     streams = []
     for path, names in zip(paths, targets, strict=True):
         streams.append(SYSTEMS[system](path, names))
@@ -37,12 +54,10 @@ def main(
     if role == "idle":  # as harnesses do: their waits end one after the other, not all at once
         for number, stream in enumerate(streams, 1):
             stream.ask(WAIT_MS * number // len(streams))
-    say("ready")
-    sys.stdin.readline()
+    ready()
     before = time.process_time()
     seen = ROLES[role](streams, **given)
-    say(json.dumps({**seen, "cpu_seconds": time.process_time() - before}))
-    sys.stdin.readline()
+    return {**seen, "cpu_seconds": time.process_time() - before}
 
 
 def send(streams: Sequence[Stream], count: int, depth: int) -> dict[str, Any]:
@@ -88,11 +103,7 @@ def receive(streams: Sequence[Stream], count: int) -> dict[str, Any]:
             acked += progress.acked
             came[stream] += progress.delivered
     ended = time.monotonic_ns()
-    distinct = sum(len({mail.id for mail in mails}) for mails in came.values())
-    took = [mail.microseconds for mails in came.values() for mail in mails]
-    if not acked == len(took) == distinct == count:
-        raise RuntimeError(f"of {count}: {len(took)} came, {distinct} of them distinct, {acked} acked")
-    return {"ended_ns": ended, "microseconds": took}
+    return {"ended_ns": ended, "microseconds": tally(count, acked, came.values())}
 
 
 def idle(streams: Sequence[Stream]) -> dict[str, Any]:

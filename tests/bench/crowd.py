@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from libhive.testing.hive import Hive
-from tests.bench.broker import ENVIRON, Outcome, Scale, door_of, maybe_redis, peer, rounds, run
+from tests.bench.broker import ENVIRON, Outcome, Scale, beside_redis, door_of, maybe_redis, rounds, run, sides
 from tests.bench.processes import Client, Side
 from tests.bench.rows import Row, row
 from tests.bench.usage import cpu_seconds, pss_mb
@@ -33,12 +33,12 @@ async def fan(scale: Scale) -> list[Row]:
         await _open(hive, ["sender", *agents])
         door = await door_of(hive)
         with maybe_redis(hive, scale) as redis:
-            systems = {"broker": partial(once, door)} | ({"redis": partial(once, redis)} if redis else {})
+            systems = {name: partial(once, side) for name, side in sides(door, redis).items()}
             found = rounds(scale.rounds, {"fan": systems})["fan"]
-    ours, theirs = ([outcome.per_second for outcome in found.get(name, [])] for name in ("broker", "redis"))
+    rates = {name: [outcome.per_second for outcome in outcomes] for name, outcomes in found.items()}
     redis_memory = f"; Redis {max(memory['redis']):.0f} MB" if "redis" in memory else ""
     return [
-        row("broker.fan1000.vs_redis", "msgs/s", ours, theirs, peer(found), ">= 2"),
+        *beside_redis("broker.fan1000", "msgs/s", rates, ">= 2"),
         row(
             "broker.fan1000.memory",
             "MB PSS",
@@ -56,7 +56,7 @@ async def idle(scale: Scale) -> list[Row]:
         await hive.start("broker")
         await _open(hive, agents)
         door = await door_of(hive)
-        with Client(door, "idle", agents) as client:
+        with Client(door.lean, "idle", agents) as client:
             client.go()
             time.sleep(scale.settle_seconds)
             before, began = cpu_seconds([door.pid]), time.monotonic()

@@ -28,6 +28,12 @@ class Side(NamedTuple):
     pid: int
     path: str
     """With `{name}` where the agent's name belongs, if each has a socket of its own."""
+    client: str = "usual"
+    """`lean` for bare sockets."""
+
+    @property
+    def lean(self) -> Side:
+        return self._replace(client="lean")
 
     def paths(self, names: Sequence[str]) -> list[str]:
         return [self.path.format(name=name) for name in names]
@@ -40,7 +46,14 @@ class Client:
         self, side: Side, role: str, names: Sequence[str], to: Sequence[str] = (), **given: Any
     ) -> None:
         targets = [to or [name] for name in names]
-        what = {"role": role, "system": side.system, "paths": side.paths(names), "targets": targets, **given}
+        what = {
+            "client": side.client,
+            "role": role,
+            "system": side.system,
+            "paths": side.paths(names),
+            "targets": targets,
+            **given,
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.bench.client"],
             env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},

@@ -1,7 +1,8 @@
-"""What the clients of both systems share: one blocking unix stream, and bodies of 1 KiB.
+"""What the lean clients of both systems share: one blocking unix stream, and bodies of 1 KiB.
 
-No event loop: a blocking read is the fastest way in Python to wait for one socket, epoll for many, and nothing here has
-anything else to do. Both systems are driven by the same loops (client.py); only their bytes differ (door.py, resp.py).
+No event loop, which usual.py's have: a blocking read is the leanest way in Python to wait for one socket, epoll for many,
+and nothing here has anything else to do. Both systems are driven by the same loops (client.py); only their bytes differ
+(door.py, resp.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import struct
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 BODY_BYTES = 1024
@@ -48,6 +49,16 @@ def body(number: int) -> str:
 
 def age(body: str | bytes) -> float:
     return (time.monotonic_ns() - int(body[:TAG_BYTES])) / 1000
+
+
+def tally(count: int, acked: int, delivered: Iterable[Sequence[Delivered]]) -> list[float]:
+    """How long each took, of what each receiver got. Raises RuntimeError unless all came once and were acknowledged."""
+    came = list(delivered)
+    distinct = sum(len({mail.id for mail in mails}) for mails in came)
+    took = [mail.microseconds for mails in came for mail in mails]
+    if not acked == len(took) == distinct == count:
+        raise RuntimeError(f"of {count}: {len(took)} came, {distinct} of them distinct, {acked} acked")
+    return took
 
 
 class Stream(ABC):
