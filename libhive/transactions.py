@@ -59,8 +59,8 @@ class Transactions:
         self._later: list[Change] = []
         self._applied: list[Change] = []
         """In the redo log, and run in the transaction that is open."""
-        self.later_bytes = 0
-        """Of what is in the redo log, and not run yet."""
+        self.later_bytes = self._applied_bytes = 0
+        """Of the records that these are in."""
         self.fold: Callable[[list[Change]], list[Change]] = lambda changes: changes
         """Makes fewer changes of these, which come to the same."""
         self.on_applied: Callable[[Sequence[Change]], None] = lambda changes: None
@@ -110,8 +110,9 @@ class Transactions:
 
     @property
     def is_much(self) -> bool:
-        """Whether it is time to settle: nobody else is served meanwhile."""
-        return self.later_bytes > LATER_BYTES_MAX or len(self._later) > LATER_CHANGES_MAX
+        """Whether it is time to settle. Not while there was no room for it: that is tried again in its own time."""
+        much = self.later_bytes > LATER_BYTES_MAX or len(self._later) > LATER_CHANGES_MAX
+        return much and not self.fell_behind
 
     def recover(self) -> None:
         """Finds what was appended and not run before the last end of the process."""
@@ -145,8 +146,7 @@ class Transactions:
         if not self._later:
             return
         self._begin()
-        changes, self._later, self.later_bytes = self._later, [], 0
-        self._applied += changes
+        changes = self._take()
         try:
             redo.replay(self._connection, redo.runs_of(self.fold(changes)))
         except BaseException:  # whatever it is, what was confirmed does not count as done
@@ -167,8 +167,7 @@ class Transactions:
         """Has all of it brought into SQLite's own files by a thread of the executor. To be followed by `take_back`."""
         assert self.log
         assert not self.is_aside
-        changes, self._later, self.later_bytes = self._later, [], 0
-        self._applied += changes
+        changes = self._take()
         self._upto = self.log.number
         self._aside = executor.submit(self._settle_aside, self.fold(changes), self._upto)
         return self._aside
@@ -218,12 +217,20 @@ class Transactions:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._later[:0], self._applied = self._applied, []
+        self.later_bytes, self._applied_bytes = self.later_bytes + self._applied_bytes, 0
 
     def close(self) -> None:
         if self.log:
             self.log.close()
 
     # ---- the rest is how it is done
+
+    def _take(self) -> list[Change]:
+        """What was appended, to be run in the transaction that is open or about to be."""
+        changes, self._later = self._later, []
+        self._applied += changes
+        self.later_bytes, self._applied_bytes = 0, self._applied_bytes + self.later_bytes
+        return changes
 
     def _begin(self) -> None:
         if not self._connection.in_transaction:
@@ -246,7 +253,7 @@ class Transactions:
     def _settled(self, upto: int) -> None:
         """SQLite has the records up to this one."""
         assert self.log
-        applied, self._applied = self._applied, []
+        applied, self._applied, self._applied_bytes = self._applied, [], 0
         self.has_recovered = False
         self.log.settled(upto)
         self.on_applied(applied)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from libhive.doorway import DoorClient
+from libhive.door_client import DoorClient
 from libhive.messages.broker import Mail
 from libhive.names import MANAGER, AgentName
 from libhive.problems import Unavailable

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from libhive.clients.approvals import Approvals
-from libhive.doorway import DoorClient
+from libhive.door_client import DoorClient
 from libhive.messages import approvals as say
 from libhive.names import MANAGER, new_id
 from libhive.problems import BadRequest, Conflict, NotFound, Problem, StaleApproval

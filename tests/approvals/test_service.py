@@ -9,7 +9,7 @@ import pytest
 
 from libhive import spec
 from libhive.clients.approvals import Approvals
-from libhive.doorway import DoorClient
+from libhive.door_client import DoorClient
 from libhive.messages import approvals as say
 from libhive.names import MANAGER, new_id
 from libhive.problems import BadRequest, Conflict, NotAllowed, NotFound, StaleApproval, TooMany

@@ -11,7 +11,7 @@ from typing import Any
 import pysqlite3.dbapi2
 import pytest
 
-from libhive import redo, sqlite
+from libhive import redo, sqlite, transactions
 from libhive.integrity import recovery, salvage
 from libhive.problems import NoSpace
 from libhive.redo import END, Change, RedoLog
@@ -344,6 +344,28 @@ async def test_a_disk_that_is_full_for_the_other_thread_is_tried_again(
         database.settle()
     database._driver.execute("PRAGMA max_page_count = 1000000")
     while in_file(path) != ["a", "b" * 100_000, "c"]:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_full_disk_is_not_tried_without_end(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much there is to be brought into SQLite."""
+    monkeypatch.setattr(sqlite, "NO_SPACE_SECONDS", 0.1)
+    monkeypatch.setattr(transactions, "LATER_BYTES_MAX", 10)
+    tries: list[int] = []
+
+    def full(*_: object) -> None:
+        tries.append(1)
+        _no_room(database.transactions)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(redo, "note_upto", full)
+        for number in range(20):
+            await database.append(put(f"{number}"), nothing)
+            await asyncio.sleep(0.02)
+    assert 1 < len(tries) < 10
+    while database.is_behind:
         await asyncio.sleep(0.01)
 
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from libhive.clients.lifecycle import Lifecycle
-from libhive.doorway import DoorClient
+from libhive.door_client import DoorClient
 from libhive.messages import lifecycle as say
 from libhive.names import MANAGER, agent_name, new_id
 from libhive.problems import BadRequest, Conflict, NotAllowed, NotFound, Unavailable
