@@ -19,6 +19,7 @@ from services.lifecycle.cages import cgroups, kernel
 from services.lifecycle.cages.keeper import marked
 from tests.lifecycle.conftest import LifecycleHive
 
+EVENT_SECONDS_MAX = 30
 SPEC = resolve(files_for("You draw."))
 
 
@@ -100,12 +101,12 @@ async def test_another_way_out_is_applied_to_the_cage_that_runs(hive: LifecycleH
     await hive.start("lifecycle")
     before = await hive.lifecycle.apply("iris", 1, SPEC)
     events = hive.link("operator").events("lifecycle")
-    await anext(events)
-    await asyncio.sleep(0.3)  # until the subscription has reached the publisher
+    for _ in range(2):  # the second gap is the publisher's answer to the subscription
+        await anext(events)
     opened = msgspec.structs.replace(SPEC, egress=Egress(mode="allow", allow=["pypi.org:443"]))
     after = await hive.lifecycle.apply("iris", 2, opened, in_place=True)
     assert after == msgspec.structs.replace(before, revision=2, spec=opened)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(EVENT_SECONDS_MAX):
         async for event in events:
             if isinstance(event, say.AgentChanged):
                 assert event.agent == after, "the gateway is told"
@@ -289,11 +290,11 @@ async def test_events_tell_what_changes(hive: LifecycleHive) -> None:
     await hive.running(MANAGER)
     link = hive.link("operator")
     events = link.events("lifecycle")
-    await anext(events)
-    await asyncio.sleep(0.3)  # until the subscription has reached the publisher
+    for _ in range(2):  # the second gap is the publisher's answer to the subscription
+        await anext(events)
     await hive.lifecycle.restart(MANAGER)
     seen = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(EVENT_SECONDS_MAX):
         async for event in events:
             if isinstance(event, say.AgentChanged):
                 seen.append(event.agent.cage)
