@@ -7,7 +7,6 @@ come by then is sent again under its id, which is safe because every command is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -28,7 +27,8 @@ _LENGTH = struct.Struct(">I")
 class DoorClient:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, list[_Call]] = {}
+        """By their ids; the same one may be called twice."""
         self._line: _Line | None = None
         self._ready = False
         """The line has been greeted."""
@@ -46,20 +46,17 @@ class DoorClient:
         frame = wire.pack_request(request, id)
         call = _Call(_LENGTH.pack(len(frame)) + frame, loop.create_future())
         timer = loop.call_later(timeout_seconds, call.expire, request.KIND, timeout_seconds)
-        self._calls[id] = call
+        self._calls.setdefault(id, []).append(call)
         try:
-            if not self._ready and asyncio.current_task() is self._connecting:
-                call.greets = True
-                self._say(call)
-            elif self._ready:
+            call.greets = not self._ready and asyncio.current_task() is self._connecting
+            if self._ready or call.greets:
                 self._say(call)
             else:
                 self._connect_in(0)
             answer = await call.answer
         finally:
             timer.cancel()
-            if self._calls.get(id) is call:
-                del self._calls[id]
+            self._forget(id, call)
         reply: R = wire.answer_to(answer, request.REPLY)
         return reply
 
@@ -67,15 +64,15 @@ class DoorClient:
         """The service forgets what it was asked; a call that still waits asks again on the next connection."""
         if line := self._line:
             self._lost(line)
-            line.close()
+            line.abort()
 
     async def close(self) -> None:
         """Who still waits is told that nobody answers. The next call connects anew."""
+        self._fail(Unavailable("the door was closed by its own side"))
         if connecting := self._connecting:
             connecting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await connecting
-        self._fail(Unavailable("the door was closed by its own side"))
+            await asyncio.wait({connecting})
+            self._connecting = None  # it may never have begun
         self.hang_up()
 
     # ---- the line
@@ -94,20 +91,18 @@ class DoorClient:
             await asyncio.sleep(seconds)
             while self._calls and not self._ready:
                 try:
-                    await self._open()
+                    await self._dial()
                 except OSError:
                     self.hang_up()
                     await asyncio.sleep(RECONNECT_SECONDS)
         except Exception as error:  # noqa: BLE001 - the greeting's, for those who wait
             self._fail(error)
-            self.hang_up()
-        except asyncio.CancelledError:
-            self.hang_up()
-            raise
         finally:
             self._connecting = None
+            if not self._ready:
+                self.hang_up()
 
-    async def _open(self) -> None:
+    async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
         _, line = await loop.create_unix_connection(lambda: _Line(self._answered, self._lost), str(self.path))
         self._line = line
@@ -116,32 +111,38 @@ class DoorClient:
         if self._line is not line:
             raise ConnectionResetError("the door's service went away")
         self._ready = True
-        for call in self._calls.values():
-            if not call.answer.done():
-                line.write(call.frame)
+        for call in self._open():
+            line.write(call.frame)
 
     def _answered(self, frame: bytes) -> None:
         answer = wire.unpack_answer(frame)
-        call = self._calls.get(answer.re)
-        if call and not call.answer.done():
-            call.answer.set_result(answer)
+        for call in self._calls.get(answer.re, ()):
+            if not call.answer.done():
+                call.answer.set_result(answer)
 
     def _lost(self, line: _Line) -> None:
         if line is not self._line:
             return
         self._line, self._ready = None, False
-        waiting = False
-        for call in self._calls.values():
-            if call.greets and not call.answer.done():
+        for call in self._open():
+            if call.greets:
                 call.answer.set_exception(ConnectionResetError("the door's service went away"))
-            waiting |= not call.answer.done()
-        if waiting:
+        if self._open():
             self._connect_in(RECONNECT_SECONDS)
 
+    def _open(self) -> list[_Call]:
+        """The calls that have no answer."""
+        return [call for calls in self._calls.values() for call in calls if not call.answer.done()]
+
     def _fail(self, error: Exception) -> None:
-        for call in self._calls.values():
-            if not call.answer.done():
-                call.answer.set_exception(error)
+        for call in self._open():
+            call.answer.set_exception(error)
+
+    def _forget(self, id: str, call: _Call) -> None:
+        calls = self._calls[id]
+        calls.remove(call)
+        if not calls:
+            del self._calls[id]
 
 
 class _Call:
@@ -178,9 +179,10 @@ class _Line(asyncio.Protocol):
         if self._transport:
             self._transport.write(frame)
 
-    def close(self) -> None:
+    def abort(self) -> None:
+        """At once: whatever has no answer is asked again."""
         if self._transport:
-            self._transport.close()
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         data, at = self._buffer + data if self._buffer else data, 0
@@ -196,5 +198,5 @@ class _Line(asyncio.Protocol):
                 at = end
         except BadFrame:
             self._lost(self)
-            self.close()
+            self.abort()
         self._buffer = data[at:]

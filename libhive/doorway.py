@@ -197,8 +197,7 @@ class _Guest(asyncio.Protocol):
         self.door = door
         self.buffer = bytearray()
         self.replies: list[bytes] = []
-        self.in_flight: list[Waited] = []
-        """What is being answered, and what has been since the last look."""
+        self.in_flight: dict[Waited, None] = {}
         self.transport: asyncio.Transport | None = None
         self.deadline: asyncio.TimerHandle | None = None
         self.open, self.greeted, self.reading, self.writable = False, False, True, True
@@ -223,7 +222,7 @@ class _Guest(asyncio.Protocol):
             if not self.door.connections and self.door.on_gone:
                 self.door.on_gone(self.door.agent)
         self._end_deadline()
-        for future in self.in_flight:
+        for future in list(self.in_flight):
             future.cancel()
 
     def data_received(self, data: bytes) -> None:
@@ -262,7 +261,8 @@ class _Guest(asyncio.Protocol):
                     break
                 future = door.serve(door.agent, bytes(view[at + _LENGTH.size : end]), self._reply)
                 if future and not future.done():
-                    self.in_flight.append(future)
+                    self.in_flight[future] = None
+                    future.add_done_callback(self._answered)
                 ended = time.monotonic()
                 door.spend(1, end - at, ended - began)
                 at, began = end, ended
@@ -286,6 +286,11 @@ class _Guest(asyncio.Protocol):
     def _able(self) -> bool:
         """Whether there is room for what one more request may cost."""
         return self.open and self.writable and len(self.in_flight) < IN_FLIGHT_MAX
+
+    def _answered(self, future: Waited) -> None:
+        self.in_flight.pop(future, None)
+        if not self.reading:
+            self._steer()
 
     def _steer(self) -> None:
         """Waits for a turn, reads on, or does neither, by what there is room for."""
@@ -324,9 +329,6 @@ class _Guest(asyncio.Protocol):
 
     def flush(self) -> None:
         replies, self.replies = self.replies, []
-        self.in_flight = [future for future in self.in_flight if not future.done()]
-        if not self.reading:
-            self._steer()
         if replies and self.transport and not self.transport.is_closing():
             self.transport.write(b"".join(replies))
             if not self.writable:

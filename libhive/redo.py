@@ -2,13 +2,15 @@
 
 A commit of SQLite writes every page that it touches, several for each row; here a row is written once, in one piece, over
 bytes that the file has already. The changes are statements with their values. SQLite runs them later, many in one
-transaction of its own, and notes there up to which record it has come (the table `redo`): from then on they are its own,
-and the log begins anew at its first byte. After a crash `recover` finds what SQLite had not come to.
+transaction of its own, and notes there up to which record it has come (the table `redo`): from then on they are its own.
+The log has two halves. One is written until it is full, then the other, if SQLite has all that is in that; whenever it has
+all there is, the one in use begins anew. After a crash `recover` finds what SQLite had not come to.
 
 A record is its salt, its number, its length and a checksum of these and of what follows: statements, each with the rows of
-values to run it with, as msgpack. The salt is drawn anew at each start and noted in the table, so that no record of another
-database, or of an older time, is taken for one of this log; within a life numbers go up by one. A record is only begun when
-the one before is durable: whatever a power cut leaves of the last one, nobody was told of it.
+values to run it with, as msgpack. The salt is drawn anew at each start, unless something of an earlier life is wanted still
+or there is no room to note it in the table: so no record of another database, or of an older time, is taken for one of this
+log. With one salt numbers go up by one. A record is only begun when the one before is durable: whatever a power cut leaves
+of the last one, nobody was told of it.
 """
 
 from __future__ import annotations
@@ -176,7 +178,9 @@ def _of_many(statement: str) -> str:
     """The same for ROWS rows; empty when it is no INSERT of a row of values."""
     head, values, tail = statement.partition(" VALUES ")
     row = _ROW.match(tail) if values and head.startswith("INSERT INTO ") else None
-    return f"{head} VALUES {', '.join([row[0]] * ROWS)}{tail[row.end() :]}" if row else ""
+    if row is None or "?" in (rest := tail[row.end() :]):
+        return ""
+    return f"{head} VALUES {', '.join([row[0]] * ROWS)}{rest}"
 
 
 def mark_of(connection: Any) -> tuple[int, int] | None:
@@ -202,7 +206,8 @@ def left_in(database: Path) -> Runs:
     path = path_of(database)
     if not path.exists():
         return []
-    return [run for record in _records(path.read_bytes()) for run in _decode(record.payload)]
+    records = sorted(_records(path.read_bytes()), key=lambda record: (record.salt, record.number))
+    return [run for record in records for run in _decode(record.payload)]
 
 
 class _Record(NamedTuple):

@@ -22,7 +22,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -35,7 +35,7 @@ from libhive.paths import make_private
 from libhive.problems import NoSpace
 from libhive.promise import Promise
 from libhive.redo import Change, RedoLog
-from libhive.transactions import NOTHING, STORAGE_ERRORS, Piece, Transactions, Work, problem_of
+from libhive.transactions import NOTHING, Piece, Transactions, Work, problem_of
 
 log = logging.getLogger("hive.sqlite")
 
@@ -51,7 +51,7 @@ LOG_PIECE_BYTES = 1 << 20
 LOG_FREE_BYTES_MIN = 1 << 30
 """With less left on the disk the log grows as it must."""
 SETTLE_SECONDS = 0.25
-"""What was appended is in SQLite's own files after that, whatever else happens."""
+"""After that SQLite gets what was appended, whatever else happens."""
 FREE_BYTES_MIN = 64 << 20
 """With less left on the disk nothing is appended."""
 ROOM_SECONDS = 0.5
@@ -68,7 +68,7 @@ class Database:
         self._writer = engine.connect()
         self._driver = driver(self._writer)
         self.transactions = Transactions(self._writer, self._driver, log)
-        self._looker: Any = None
+        self._looker = engine.connect() if log else None
         self._beside = ThreadPoolExecutor(1, "sqlite")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: list[Piece] = []
@@ -88,7 +88,7 @@ class Database:
         self.on_settled: Callable[[], None] = lambda: None
         """Called when all that follows from a commit has happened."""
         self.on_broken: Callable[[Exception], None] = lambda error: None
-        """Called when what was appended cannot be brought into SQLite, for a reason other than want of space."""
+        """Called once, when nothing can be written any more for a reason other than want of space."""
 
     @classmethod
     def open(cls, path: Path, migrations: Sequence[str], *, keeps_redo: bool = False) -> Database:
@@ -105,6 +105,8 @@ class Database:
         migrate(database._writer, path, migrations)
         database.transactions.begin_log()
         path.chmod(0o600)
+        if keeps_redo:
+            database._beside.submit(int).result()  # its thread is there before anything relies on it
         return database
 
     @overload
@@ -151,10 +153,9 @@ class Database:
         return known and not self._works and not self._broken and self._has_room()
 
     def look(self, statement: str, values: Sequence[Any]) -> Any:
-        """The first row of what is in SQLite's own files; None when there is none. Waits for nobody."""
-        if self._looker is None:
-            self._looker = driver(self._engine.connect()).cursor()
-        return self._looker.execute(statement, values).fetchone()
+        """The first row of what is in SQLite's own files, while whoever writes there goes on; None when there is none."""
+        assert self._looker
+        return next(iter(driver(self._looker).execute(statement, values).fetchall()), None)
 
     @property
     def is_behind(self) -> bool:
@@ -166,8 +167,10 @@ class Database:
         if self.transactions.is_behind:
             try:
                 self.transactions.apply()
-            except STORAGE_ERRORS as error:
-                self._rolled_back(error)
+            except Exception as error:  # noqa: BLE001 - with a full disk we read what there is
+                problem = self._rolled_back(error)
+                if not isinstance(problem, NoSpace):
+                    raise problem from None
         return work(self._writer)
 
     def settle(self) -> None:
@@ -176,7 +179,7 @@ class Database:
             return
         try:
             self.transactions.settle()
-        except STORAGE_ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
             raise self._rolled_back(error) from None
 
     def grow_log(self) -> None:
@@ -203,7 +206,9 @@ class Database:
                 self.settle()
             except Exception as error:  # noqa: BLE001 - it stays in the redo log, for the next start
                 log.error("not all that is confirmed is in the database yet: %s", error)
-        self._writer.close()
+        for connection in (self._writer, self._looker):
+            if connection:
+                connection.close()
         self._engine.dispose()
         self.transactions.close()
 
@@ -274,9 +279,7 @@ class Database:
     def _abandon(self, batch: Sequence[Piece], error: Exception) -> None:
         problem = self._rolled_back(error)
         self.transactions.on_rollback([change for piece in batch for change in piece.changes])
-        for piece in [*batch, *(self._queue if self._broken else ())]:
-            if not piece.future.done():
-                piece.future.set_exception(problem)
+        _tell(batch, problem)
 
     # ---- what SQLite gets later
 
@@ -291,46 +294,68 @@ class Database:
         self._settling = None
         if self.transactions.is_aside or self._broken:
             return  # when that ends there is a look at what has come since
-        if along := self._along:
-            self._along = []
-            self._do(along, as_changes=False)
-        elif not self.transactions.is_settled:
-            self.transactions.hand_over(self._beside).add_done_callback(self._tell_loop)
+        if self.transactions.is_settled:
+            self._do_along()
+            return
+        try:
+            aside = self.transactions.hand_over(self._beside)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is lost
+            self._rolled_back(error)
+        else:
+            aside.add_done_callback(self._tell_loop)
 
-    def _tell_loop(self, _: object) -> None:
+    def _tell_loop(self, aside: Future[None]) -> None:
         """Called by the thread."""
         assert self._loop
         with contextlib.suppress(RuntimeError):  # the loop has ended, after `close`
-            self._loop.call_soon_threadsafe(self._handed_back)
+            self._loop.call_soon_threadsafe(self._handed_back, aside)
 
-    def _handed_back(self) -> None:
-        try:
-            self.transactions.take_back()
-        except Exception as error:  # noqa: BLE001 - for want of space it is tried again; else it ends the process
-            problem = self._rolled_back(error)
-            if isinstance(error, STORAGE_ERRORS) and problem is self._broken:
-                self.on_broken(problem)
-        if self._along or self.transactions.is_behind:
+    def _handed_back(self, aside: Future[None]) -> None:
+        if self.transactions.has_handed_over(aside):  # else somebody who could not wait has taken it back
+            try:
+                self.transactions.take_back()
+            except Exception as error:  # noqa: BLE001 - for want of space it is tried again; else it ends the process
+                self._rolled_back(error)
+        if self.transactions.is_aside or self._broken:
+            return
+        self._do_along()
+        if not self.transactions.is_settled:
             self._settle_in(0 if self.transactions.is_much else SETTLE_SECONDS)
+
+    def _do_along(self) -> None:
+        along, self._along = self._along, []
+        if along:
+            self._do(along, as_changes=False)
 
     def _rolled_back(self, error: Exception) -> Exception:
         """What is told to whoever waits. If it is not for want of space, it is the last."""
         self.transactions.roll_back()
         problem = problem_of(error)
         if not isinstance(problem, NoSpace):
-            self._broken = problem
-            if not isinstance(error, STORAGE_ERRORS):
-                self.on_broken(error)
+            self._break(problem)
         elif self.transactions.is_behind:
             self.transactions.fell_behind = True
             self._settle_in(NO_SPACE_SECONDS)
         return problem
+
+    def _break(self, problem: Exception) -> None:
+        if self._broken is None:
+            self._broken = problem
+            waiting, self._queue, self._along = [*self._queue, *self._along], [], []
+            _tell(waiting, problem)
+            self.on_broken(problem)
 
     def _has_room(self) -> bool:
         now = time.monotonic()
         if now > self._room_until and shutil.disk_usage(self._path.parent).free > FREE_BYTES_MIN:
             self._room_until = now + ROOM_SECONDS
         return now <= self._room_until
+
+
+def _tell(pieces: Sequence[Piece], problem: Exception) -> None:
+    for piece in pieces:
+        if not piece.future.done():
+            piece.future.set_exception(problem)
 
 
 def _settle(piece: Piece, result: Any, problem: Exception | None) -> None:

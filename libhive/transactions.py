@@ -29,7 +29,7 @@ STORAGE_ERRORS = (OperationalError, dbapi2.OperationalError)
 
 LATER_BYTES_MAX = 512 * 1024
 LATER_CHANGES_MAX = 2_000
-"""So much of what was appended is brought into SQLite at once."""
+"""With more than that appended, it is time for SQLite to get it."""
 
 Work = Callable[[Connection], Any]
 Outcome = tuple[Any, Exception | None]
@@ -53,9 +53,8 @@ class Transactions:
         """`connection` is the driver's own below `writer`."""
         self.log = log
         self._writer, self._connection = writer, connection
-        self._aside: Future[None] | None = None
-        self._upto = 0
-        """The last record of what another thread brings into SQLite."""
+        self._aside: tuple[Future[None], int] | None = None
+        """What another thread brings into SQLite, and up to which record that goes."""
         self._later: list[Change] = []
         self._applied: list[Change] = []
         """In the redo log, and run in the transaction that is open."""
@@ -97,10 +96,9 @@ class Transactions:
             return True
         assert self.log
         payload = redo.payload_of(changes)
-        if not self.log.has_room(payload):
-            self.take_back()
-        if not self.log.has_room(payload):
-            self.settle()
+        for make_room in (self.take_back, self.settle):
+            if not self.log.has_room(payload):
+                make_room()
         if not self.log.has_room(payload):
             return False
         self.log.append(payload)
@@ -167,22 +165,30 @@ class Transactions:
         """Has all of it brought into SQLite's own files by a thread of the executor. To be followed by `take_back`."""
         assert self.log
         assert not self.is_aside
-        changes = self._take()
-        self._upto = self.log.number
-        self._aside = executor.submit(self._settle_aside, self.fold(changes), self._upto)
-        return self._aside
+        upto, changes = self.log.number, self._take()
+        try:
+            aside = executor.submit(self._settle_aside, self.fold(changes), upto)
+        except BaseException:  # whatever it is, what was confirmed does not count as done
+            self.roll_back()
+            raise
+        self._aside = aside, upto
+        return aside
+
+    def has_handed_over(self, aside: Future[None]) -> bool:
+        """Whether that has not been taken back yet."""
+        return self._aside is not None and self._aside[0] is aside
 
     def take_back(self) -> None:
         """Waits for the other thread, and raises what it raised."""
         if self._aside is None:
             return
-        aside, self._aside = self._aside, None
+        (aside, upto), self._aside = self._aside, None
         try:
             aside.result()
         except BaseException:
             self.roll_back()
             raise
-        self._settled(self._upto)
+        self._settled(upto)
 
     def _settle_aside(self, changes: Iterable[Change], upto: int) -> None:
         """In the other thread: nothing but SQLite is touched."""

@@ -19,7 +19,7 @@ from libhive.harness.transcript import Transcript
 from libhive.messages.base import Ping, Request
 from libhive.messages.broker import Ack, Hello, LooseEnds, Mail, Recv, Seen
 from libhive.names import OPERATOR, new_id
-from libhive.problems import Problem, StaleLease, Unavailable
+from libhive.problems import NoSpace, Problem, StaleLease, Unavailable
 from libhive.release import package_version
 
 log = logging.getLogger("hive.harness")
@@ -29,6 +29,8 @@ RETRY_SECONDS_MAX = 5.0
 EMPTY_SECONDS_MIN = 0.5
 """Between two empty answers, should the broker not wait as it was asked to."""
 RECV_SLACK_SECONDS = 5.0
+AWAY = (Unavailable, NoSpace)
+"""What passes, and is waited for: nothing that the agent has said or done gets lost by it."""
 KNOWN_MAX = 4_096
 """Messages of one lease whose ids are remembered: several times what a broker lets one have in hand."""
 
@@ -98,7 +100,7 @@ class Mailbox:
                 async with self._leasing:
                     await self._pay_all()
                 wait = RETRY_SECONDS
-            except Unavailable as problem:
+            except AWAY as problem:
                 log.warning("the broker is away: %s", problem.message)
                 self._due.set()
                 await asyncio.sleep(wait)
@@ -108,7 +110,7 @@ class Mailbox:
 
     async def questions_to_operator(self) -> set[str]:
         """The open ones; empty when the broker cannot be asked now."""
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(*AWAY):
             ends = await self._call(LooseEnds())
             return {question.id for question in ends.asked_by_me if question.recipient == OPERATOR}
         return set()
@@ -127,7 +129,7 @@ class Mailbox:
         try:
             seconds = settings.recv_wait_ms / 1000 + RECV_SLACK_SECONDS
             received = await self.door.call(request, timeout_seconds=seconds)
-        except Unavailable:
+        except AWAY:
             self.door.hang_up()  # else the broker, once it can, gives mail to this call that nobody waits for
             self._doubt()
             return []
@@ -183,7 +185,7 @@ class Mailbox:
         while True:
             try:
                 welcome = await self._call(self._hello(""))
-            except Unavailable:
+            except AWAY:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             self._take(welcome.lease)
@@ -249,7 +251,7 @@ class Mailbox:
             self._report_due = False
             try:
                 await self._deliver(self._status.now.report(self.lease))
-            except Unavailable:
+            except AWAY:
                 self._report_due = True
                 raise
 
@@ -257,7 +259,7 @@ class Mailbox:
         """What the broker refuses for good is logged and dropped: no repetition would change its mind."""
         try:
             await self._call(request, id)
-        except (StaleLease, Unavailable):
+        except (StaleLease, *AWAY):
             raise
         except Problem as problem:
             log.error(

@@ -41,7 +41,7 @@ class Core:
         database.on_commit, database.on_settled = self._committed, self._settled
         transactions = database.transactions
         transactions.on_rollback, transactions.on_applied = self._rolled_back, self.plain.applied
-        database.on_broken = lambda error: self.fail("bringing what was stored into the database", error)
+        database.on_broken = lambda error: self.fail("storing", error)
         transactions.on_caught_up = self._caught_up
         transactions.fold = self.plain.fold
         self.hand_out: Callable[[str], None] = lambda name: None

@@ -22,7 +22,7 @@ class Ids:
 
     def begin(self, greatest: str) -> None:
         """All that is stored now is not greater."""
-        self._above = max(self._above, greatest)
+        self._above = greatest
 
     def is_new(self, id: str) -> bool:
         """False when that is not certain."""

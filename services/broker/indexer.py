@@ -59,7 +59,7 @@ class Indexer:
 
     async def slice(self) -> bool:
         """One step of the work; False when nothing was left to do."""
-        if not self._merging and not self._database.read(_behind):
+        if not (self._merging or self._database.is_behind or self._database.read(_behind)):
             return False
         if (done := await self._write(_index)) is not None:
             self._merging, before, db = done
@@ -69,8 +69,8 @@ class Indexer:
     async def _write(self, work: Callable[[Connection], T]) -> T | None:
         """What the work returns; None when it could not be done, and something has been done about that."""
         try:
-            write = self._database.write_along if self._traffic else self._database.write
-            return await write(work)
+            along = self._traffic or self._database.is_behind
+            return await (self._database.write_along if along else self._database.write)(work)
         except NoSpace:
             await asyncio.sleep(AGAIN_SECONDS)
         except pysqlite3.dbapi2.DatabaseError as error:

@@ -525,9 +525,7 @@ async def test_a_newcomer_is_told_what_to_try(paths: Paths, settings: Settings, 
         await dashboard.until(lambda: bool(dashboard.service._snapshot.pages()))
         await logged_in(page, dashboard)
         await page.click(".try")
-        assert (
-            await page.locator(".composer textarea").input_value() == "spawn an agent called iris who draws"
-        )
+        await expect(page.locator(".composer textarea")).to_have_value("spawn an agent called iris who draws")
         await page.keyboard.press("Enter")
         await toast(page, "sent to hm1nd")
         await page.get_by_role("button", name="Spawn an agent", exact=True).click()

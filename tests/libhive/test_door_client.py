@@ -13,6 +13,7 @@ import pytest
 from libhive import wire
 from libhive.door_client import RECONNECT_SECONDS, DoorClient
 from libhive.messages.base import Ping, Pong
+from libhive.messages.broker import Send
 from libhive.names import new_id
 from libhive.problems import NotAllowed, Problem, StaleLease, Unavailable
 
@@ -182,6 +183,18 @@ async def test_what_is_no_answer_ends_the_connection_alone(
     assert service.connections == 2
 
 
+async def test_one_id_that_is_called_twice_is_answered_twice(service: Service, client: DoorClient) -> None:
+    held = list[tuple[str, Say]]()
+    service.answer = lambda word, say: held.append((word, say))
+    calls = [asyncio.create_task(client.call(Ping(), id="the-same-id")) for _ in range(2)]
+    await until(lambda: len(held) == 2)
+    prompt(*held[0])
+    assert await asyncio.gather(*calls) == [pong()] * 2
+    prompt(*held[1])  # nobody waits for that any more
+    service.answer = prompt
+    assert await client.call(Ping()) == pong()
+
+
 # ---- the greeting
 
 
@@ -240,6 +253,41 @@ async def test_who_waits_when_it_is_closed_is_told(service: Service, client: Doo
     assert service.connections == 1
     service.answer = prompt
     assert await client.call(Ping()) == pong()
+
+
+async def test_it_connects_anew_though_it_was_closed_before_it_had_begun(
+    service: Service, client: DoorClient
+) -> None:
+    call = asyncio.create_task(client.call(Ping()))
+    await asyncio.sleep(0)  # it has made the task that connects, which has not run
+    await client.close()
+    with pytest.raises(Unavailable):
+        await call
+    assert await client.call(Ping()) == pong()
+
+
+async def test_it_lets_go_of_a_service_that_does_not_read(tmp_path: Path) -> None:
+    never, reads = asyncio.Event(), 0
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal reads
+        reads += 1
+        await never.wait()
+        writer.close()
+
+    server = await asyncio.start_unix_server(deaf, str(tmp_path / "x.sock"), limit=1)
+    client = DoorClient(tmp_path / "x.sock")
+    calls = [asyncio.create_task(client.call(Send(to=["bob"], body="x" * 60_000))) for _ in range(20)]
+    await until(lambda: client._ready)
+    line = client._line
+    await client.close()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert line
+    assert line._transport
+    assert line._transport.get_write_buffer_size() == 0
+    never.set()
+    server.close()
 
 
 async def test_it_is_closed_while_it_cannot_connect(tmp_path: Path) -> None:

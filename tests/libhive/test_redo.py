@@ -394,11 +394,93 @@ def _io_error(*_: object) -> None:
     raise pysqlite3.dbapi2.OperationalError("disk I/O error")
 
 
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError])
+async def test_what_the_other_thread_could_not_be_given_is_not_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    database = opened(path)
+    ended: list[Exception] = []
+    database.on_broken = ended.append
+    await database.append(put("a"), nothing)
+    database.transactions.fold = _fail_with(error)
+    database._settle_now()
+    assert [type(one) for one in ended] == [error]
+    with pytest.raises(error):
+        await database.write(lambda c: None)
+    database.close()
+    database = opened(path)
+    assert ids(database) == ["a"]
+    database.close()
+
+
+async def test_a_disk_that_fails_for_the_other_thread_is_told_though_a_reader_hears_of_it_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = opened(path)
+    ended: list[Exception] = []
+    database.on_broken = ended.append
+    with monkeypatch.context() as failing:
+        failing.setattr(redo, "note_upto", _io_error)
+        hand = Hand(failing)
+        await database.append(put("a"), nothing)
+        await hand.take(database)
+        along = database.write_along(lambda c: None)
+        hand.open()
+        with pytest.raises(pysqlite3.dbapi2.OperationalError, match="I/O"):
+            ids(database)
+    assert len(ended) == 1
+    with pytest.raises(pysqlite3.dbapi2.OperationalError, match="I/O"):
+        await along
+    database.close()
+
+
+async def test_what_a_reader_took_back_is_settled_all_the_same(
+    database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "SETTLE_SECONDS", 0.01)
+    hand = Hand(monkeypatch)
+    await database.append(put("a"), nothing)
+    await hand.take(database)
+    await database.append(put("b"), nothing)
+    hand.open()
+    assert ids(database) == ["a", "b"]
+    while in_file(path) != ["a", "b"] or not database.transactions.is_settled:
+        await asyncio.sleep(0.01)
+
+
+async def test_nobody_waits_for_a_thread_because_an_earlier_one_has_ended(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.append(put("a"), nothing)
+    earlier = database.transactions.hand_over(database._beside)
+    database.transactions.take_back()
+    hand = Hand(monkeypatch)
+    await database.append(put("b"), nothing)
+    await hand.take(database)
+    database._handed_back(earlier)
+    assert database.transactions.is_aside
+    hand.open()
+
+
+async def test_what_joins_a_transaction_is_done_though_there_is_always_something_to_settle(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "SETTLE_SECONDS", 0.001)
+    along = database.write_along(lambda c: sqlite.driver(c).execute("SELECT count(*) FROM t").fetchone()[0])
+    number = 0
+    while not along.done():
+        await database.append(put(f"{number}"), nothing)
+        number += 1
+    assert await along > 0
+
+
 async def test_many_rows_of_one_statement_come_to_the_same(database: Database, path: Path) -> None:
     again = "INSERT INTO t (id, n) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
     names = [f"{number:03}" for number in range(2 * redo.ROWS + 5)]
     for statement in (PUT, again):
         await database.append([(statement, (name, int(name))) for name in names], nothing)
+    more = "INSERT INTO t (id, n) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET n = n + ?"
+    await database.append([(more, (name, 0, 0)) for name in names], nothing)
     await database.append([("UPDATE t SET n = n + ? WHERE id = ?", (1, name)) for name in names], nothing)
     database.settle()
     rows = database.read(lambda c: sqlite.rows(c, "SELECT id, n FROM t ORDER BY id"))
@@ -613,6 +695,17 @@ async def test_what_only_the_log_has_is_named_among_what_is_missing(path: Path) 
     whole = path.with_name("whole.sqlite")
     Database.open(whole, MIGRATIONS).close()
     assert set(salvage.compare(path, whole).missing["t"]) == {"settled", "appended"}
+
+
+def test_what_both_halves_have_is_looked_at_in_its_order(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    (tmp_path / f"x.sqlite{END}").write_bytes(bytes(1 << 12))
+    log = again(tmp_path)
+    for number in range(1, 8):  # three in each half
+        if number == 7:
+            log.settled(3)
+        log.append(redo.payload_of(put(f"{number}" + "x" * 550)))
+    assert [row[0][0] for _, rows in redo.left_in(path) for row in rows] == ["4", "5", "6", "7"]
 
 
 async def test_it_is_named_though_the_file_is_damaged(path: Path) -> None:

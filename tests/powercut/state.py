@@ -66,7 +66,7 @@ def read(database: Path) -> State:
         state.damage = state.damage.removeprefix("ok")
         if connection.execute(_TABLES).fetchone()[0]:
             _fill(state, connection)
-    except pysqlite3.dbapi2.DatabaseError as error:
+    except (pysqlite3.dbapi2.DatabaseError, TypeError) as error:  # or what cannot be there is
         state.damage = str(error)
     finally:
         connection.close()

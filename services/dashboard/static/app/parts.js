@@ -36,7 +36,7 @@ export function Dialogs() {
   const [typed, setTyped] = useState("");
   const box = useRef(null);
   showDialog = (next) => (setTyped(""), setAsk(next));
-  useEffect(() => {
+  useLayoutEffect(() => {  // at once: who presses Escape the moment he sees it means this dialog
     if (ask && box.current && !box.current.open) box.current.showModal();
   }, [ask]);
   if (!ask) return null;
