@@ -47,7 +47,7 @@ class Piece(msgspec.Struct):
 
 
 class Transactions:
-    """A batch that raises wants a `roll_back`; nothing that was appended gets lost by that."""
+    """What raises wants a `roll_back`; nothing that was appended gets lost by that."""
 
     def __init__(self, writer: Connection, connection: Any, log: RedoLog | None) -> None:
         """`connection` is the driver's own below `writer`."""
@@ -166,11 +166,7 @@ class Transactions:
         assert self.log
         assert not self.is_aside
         upto, changes = self.log.number, self._take()
-        try:
-            aside = executor.submit(self._settle_aside, self.fold(changes), upto)
-        except BaseException:  # whatever it is, what was confirmed does not count as done
-            self.roll_back()
-            raise
+        aside = executor.submit(self._settle_aside, self.fold(changes), upto)
         self._aside = aside, upto
         return aside
 

@@ -260,6 +260,8 @@ class Hand:
         monkeypatch.setattr(Transactions, "_settle_aside", held)
 
     async def take(self, database: Database) -> None:
+        if database._settling:
+            database._settling.cancel()
         database._settle_now()
         await asyncio.to_thread(self.reached.wait, 20)
         assert database.transactions.is_aside
