@@ -18,7 +18,8 @@ class Ids:
 
     def __init__(self) -> None:
         self._above = ""
-        self._held: set[str] = set()
+        self._held: dict[str, None] = {}
+        """In the order in which they came, which is nearly theirs: to sort them takes one walk."""
 
     def begin(self, greatest: str) -> None:
         """All that is stored now is not greater."""
@@ -31,11 +32,11 @@ class Ids:
     def add(self, id: str) -> None:
         """It is stored, or is about to be."""
         if id > self._above:
-            self._held.add(id)
+            self._held[id] = None
             if len(self._held) > REMEMBERED_MAX:
                 self._forget()
 
     def _forget(self) -> None:
         ordered = sorted(self._held)
         half = len(ordered) // 2
-        self._above, self._held = ordered[half - 1], set(ordered[half:])
+        self._above, self._held = ordered[half - 1], dict.fromkeys(ordered[half:])
