@@ -107,8 +107,9 @@ class Outbox:
         self._guests.append(guest)
 
     def flush(self) -> None:
+        """The last first: that is whoever got mail, before those who are told that it is stored."""
         guests, self._guests = self._guests, []
-        for guest in guests:
+        for guest in reversed(guests):
             guest.flush()
 
 
