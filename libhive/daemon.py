@@ -266,11 +266,18 @@ class Daemon:
         if isinstance(outcome, Reply):
             self._done(asked, outcome)
             return None
-        future = outcome if isinstance(outcome, Promise) else asyncio.ensure_future(outcome)
+        if isinstance(outcome, Promise):
+            outcome.add_done_callback(partial(self._kept, asked))
+            return outcome
+        future = asyncio.ensure_future(outcome)
         future.add_done_callback(partial(self._ended_later, asked))
         return future
 
-    def _ended_later(self, asked: Asked, future: Waited) -> None:
+    def _kept(self, asked: Asked, promise: Promise[Reply]) -> None:
+        if (outcome := promise.outcome()) is not None:
+            self._done(asked, outcome)
+
+    def _ended_later(self, asked: Asked, future: asyncio.Future[Reply]) -> None:
         if not future.cancelled():
             self._done(asked, future.exception() or future.result())
 

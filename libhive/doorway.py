@@ -256,7 +256,7 @@ class _Guest(asyncio.Protocol):
         self.stalled, at, door = False, 0, self.door
         began = time.monotonic()
         with memoryview(self.buffer) as view:
-            while self.open and (end := self._whole_at(at)):
+            while self.open and at < len(view) and (end := self._whole_at(at)):
                 self.stalled = not (self._able() and door.has_turn())
                 if self.stalled:
                     break

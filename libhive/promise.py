@@ -35,7 +35,8 @@ class Promise(Generic[T]):
     def add_done_callback(self, callback: Callable[[Promise[T]], object]) -> None:
         """Called at once when it is done already."""
         if self._done:
-            self._call(callback)
+            self._callbacks = [callback]
+            self._tell()
         elif self._callbacks is None:
             self._callbacks = [callback]
         else:
@@ -72,6 +73,13 @@ class Promise(Generic[T]):
             raise self._problem
         return self._problem
 
+    def outcome(self) -> T | BaseException | None:
+        """The result or the problem; None when it was cancelled."""
+        self._expect_done()
+        if self._cancelled:
+            return None
+        return self._result if self._problem is None else self._problem
+
     def result(self) -> T:
         self._expect_done()
         if self._problem is not None:
@@ -90,17 +98,14 @@ class Promise(Generic[T]):
             self._tell()
 
     def _tell(self) -> None:
+        """A callback's own failure is not that of whoever keeps the promise, nor of those who wait beside it."""
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
-            self._call(callback)
-
-    def _call(self, callback: Callable[[Promise[T]], object]) -> None:
-        """A callback's own failure is not that of whoever keeps the promise, nor of those who wait beside it."""
-        try:
-            callback(self)
-        except Exception as error:  # noqa: BLE001 - as asyncio does with a callback's
-            context = {"message": f"{callback!r:.200} failed", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
+            try:
+                callback(self)
+            except Exception as error:  # noqa: BLE001 - as asyncio does with a callback's
+                context = {"message": f"{callback!r:.200} failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
 
 
 Waited = Union["asyncio.Future[Any]", Promise[Any]]

@@ -100,14 +100,15 @@ class Budgets:
             return hops == 0
         if self._is_decided(draft, root) or (hops and not self._root_lets(root, hops, len(draft.recipients))):
             return False
-        pairs = [(draft.sender, recipient) for recipient in draft.recipients]
-        for pair in pairs:
-            if not self._pair_lets(pair, now):
-                return False
+        windows = [self._window((draft.sender, recipient), now) for recipient in draft.recipients]
+        if per_minute := self._settings.pair_per_minute_max:
+            for window in windows:
+                if _lately(window, now) >= per_minute:
+                    return False
         if hops:
             self._roots[root] += len(draft.recipients)
-        for pair in pairs:
-            self._count(pair, now)
+        for window in windows:
+            window[1] += 1
         return True
 
     def uncount(self, *, sender: str, recipient: str) -> None:
@@ -189,38 +190,25 @@ class Budgets:
         return int(driver(c).execute(query, (root,)).fetchone()[0])
 
     def _judge_pair(self, c: Connection, draft: Draft, recipient: str, now: int) -> Pause | None:
-        per_minute = self._settings.pair_per_minute_max
-        self._count((draft.sender, recipient), now)
+        per_minute, window = self._settings.pair_per_minute_max, self._window((draft.sender, recipient), now)
+        window[1] += 1
         self._counted.append((draft.sender, recipient))
-        lately = self._lately((draft.sender, recipient), now)
+        lately = _lately(window, now)
         if not per_minute or lately <= per_minute:
             return None
         why = f"{draft.sender} wrote to {recipient} {lately} times within a minute; {per_minute} is the limit"
         return self._pause(c, f"pair:{draft.sender}>{recipient}", why, draft)
 
-    def _pair_lets(self, pair: tuple[str, str], now: int) -> bool:
-        """Whether one more is within the budget."""
-        per_minute = self._settings.pair_per_minute_max
-        return not per_minute or self._lately(pair, now) < per_minute
-
-    def _lately(self, pair: tuple[str, str], now: int) -> int:
-        """Within the last minute: a sliding window out of two fixed ones, of which the last one counts for as much as is
-        left of it."""
-        first, this, last = self._pairs.get(pair, (0, 0, 0))
-        minute = now // MINUTE_MS
-        if first != minute:
-            this, last = 0, this if first == minute - 1 else 0
-        return this + last * (MINUTE_MS - now % MINUTE_MS) // MINUTE_MS
-
-    def _count(self, pair: tuple[str, str], now: int) -> None:
-        counts, minute = self._pairs.get(pair), now // MINUTE_MS
-        if counts is None:
-            counts = self._pairs[pair] = [minute, 0, 0]
+    def _window(self, pair: tuple[str, str], now: int) -> list[int]:
+        """The current minute, and how many there were in it and in the one before."""
+        window, minute = self._pairs.get(pair), now // MINUTE_MS
+        if window is None:
+            window = self._pairs[pair] = [minute, 0, 0]
             if len(self._pairs) > PAIRS_COUNTED_MAX:
                 self._pairs.popitem(last=False)
-        if counts[0] != minute:
-            counts[:] = [minute, 0, counts[1] if counts[0] == minute - 1 else 0]
-        counts[1] += 1
+        elif window[0] != minute:
+            window[:] = [minute, 0, window[1] if window[0] == minute - 1 else 0]
+        return window
 
     def _is_decided(self, draft: Draft, root: str) -> bool:
         """Whether the operator has decided, or is asked, something about this conversation or one of these pairs."""
@@ -279,6 +267,13 @@ class Budgets:
             msgspec.structs.astuple(conversation),
         )
         self._decided[conversation.key] = conversation
+
+
+def _lately(window: list[int], now: int) -> int:
+    """Within the last minute: a sliding window out of two fixed ones, of which the last one counts for as much as is left
+    of it."""
+    _, this, last = window
+    return this + last * (MINUTE_MS - now % MINUTE_MS) // MINUTE_MS
 
 
 def _keys(draft: Draft, root: str) -> list[str]:

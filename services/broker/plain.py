@@ -9,7 +9,9 @@ before the broker's start.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from libhive.redo import Change
 from libhive.sqlite import Database
@@ -28,7 +30,7 @@ OFFERED = (
 ACK = f"UPDATE mail SET {ACKED}, attempts = ?2, lease = ?3, offered_ms = ?4 WHERE seq = ?5 AND {OPEN}"
 
 
-class Thread(NamedTuple):
+class Thread(msgspec.Struct, frozen=True):
     """Where a message stands: what it all began with, how many answers lie between, and who may answer it."""
 
     root: str

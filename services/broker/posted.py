@@ -92,7 +92,8 @@ class Posted(msgspec.Struct, kw_only=True):
 
     def question(self) -> str:
         """The operator's question about a conversation that went over its budget by this."""
-        return next((pause.question for pause in self.pauses()), "")
+        pauses = self.pauses()
+        return pauses[0].question if pauses else ""
 
     def _receipt(self, index: int) -> Receipt:
         draft, pause = self.draft, self.paused[index]
