@@ -37,11 +37,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply as it came: `body`, or `problem`."""
+    """A reply as it came: `body`, which is not understood yet, or `problem`."""
 
     v: int
     re: str
-    body: dict[str, Any] | None = None
+    body: msgspec.Raw = msgspec.Raw()
     problem: dict[str, Any] | None = None
 
 
@@ -170,7 +170,7 @@ def answer_to(answer: Answer, kind: type[Any]) -> Any:
         raise problem_from(
             said.get("code", ""), said.get("message", ""), said.get("hint", ""), said.get("details")
         )
-    return msgspec.convert(answer.body or {}, kind)
+    return msgspec.msgpack.decode(answer.body or _NO_FIELDS, type=kind)
 
 
 def unpack_news(data: bytes) -> News:
@@ -223,6 +223,7 @@ def unpack(data: bytes, bytes_max: int = FRAME_BYTES_MAX, values_max: int = VALU
     return value
 
 
+_NO_FIELDS = msgspec.msgpack.encode({})
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
 _KIND = msgspec.msgpack.encode("kind")
 KIND_BYTES_MAX: Final = 128
