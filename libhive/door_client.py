@@ -167,6 +167,7 @@ class _Line(asyncio.Protocol):
     def __init__(self, heard: Callable[[bytes], None], lost: Callable[[_Line], None]) -> None:
         self._heard, self._lost = heard, lost
         self._buffer = b""
+        self._frames: list[bytes] = []
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -176,8 +177,15 @@ class _Line(asyncio.Protocol):
         self._lost(self)
 
     def write(self, frame: bytes) -> None:
-        if self._transport:
-            self._transport.write(frame)
+        """What is said in one round of the loop goes out by one write."""
+        if not self._frames:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._frames.append(frame)
+
+    def _flush(self) -> None:
+        frames, self._frames = self._frames, []
+        if self._transport and not self._transport.is_closing():
+            self._transport.write(b"".join(frames))
 
     def abort(self) -> None:
         """At once: whatever has no answer is asked again."""
