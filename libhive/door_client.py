@@ -104,15 +104,19 @@ class DoorClient:
 
     async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
-        _, line = await loop.create_unix_connection(lambda: _Line(self._answered, self._lost), str(self.path))
-        self._line = line
-        if self._greeting:
+        _, line = await loop.create_unix_connection(self._new_line, str(self.path))
+        if self._greeting and self._line is line:
             await self._greeting()
         if self._line is not line:
             raise ConnectionResetError("the door's service went away")
         self._ready = True
         for call in self._open():
             line.write(call.frame)
+
+    def _new_line(self) -> _Line:
+        """It is ours before it can be lost."""
+        self._line = line = _Line(self._answered, self._lost)
+        return line
 
     def _answered(self, frame: bytes) -> None:
         answer = wire.unpack_answer(frame)

@@ -60,8 +60,8 @@ NO_SPACE_SECONDS = 1.0
 
 
 class Database:
-    """Use it from one event loop. After a failed fsync nothing it says can be trusted: `failed` is raised out of the
-    process, whose next start recovers from the WAL."""
+    """Use it from one event loop. After a failed fsync nothing it says can be trusted: `on_broken` has to end the process,
+    whose next start recovers from the logs."""
 
     def __init__(self, engine: Engine, log: RedoLog | None = None) -> None:
         self._engine, self._path = engine, Path(str(engine.url.database))

@@ -23,12 +23,17 @@ SYSTEMS: dict[str, type[Stream]] = {"door": Door, "redis": Redis}
 
 def main(client: str, **what: Any) -> None:
     main_of = usual.main if client == "usual" else lean
-    say(json.dumps(main_of(ready=begin, **what)))
-    sys.stdin.readline()
+    main_of(ready=begin, tell=tell, **what)
 
 
 def begin() -> None:
     say("ready")
+    sys.stdin.readline()
+
+
+def tell(seen: dict[str, Any]) -> None:
+    """Returns when nobody minds any more whether we are connected."""
+    say(json.dumps(seen))
     sys.stdin.readline()
 
 
@@ -38,8 +43,9 @@ def lean(
     paths: Sequence[str],
     targets: Sequence[Sequence[str]],
     ready: Callable[[], None],
+    tell: Callable[[dict[str, Any]], None],
     **given: Any,
-) -> dict[str, Any]:
+) -> None:
     streams = []
     for path, names in zip(paths, targets, strict=True):
         streams.append(SYSTEMS[system](path, names))
@@ -57,7 +63,7 @@ def lean(
     ready()
     before = time.process_time()
     seen = ROLES[role](streams, **given)
-    return {**seen, "cpu_seconds": time.process_time() - before}
+    tell({**seen, "cpu_seconds": time.process_time() - before})
 
 
 def send(streams: Sequence[Stream], count: int, depth: int) -> dict[str, Any]:

@@ -35,11 +35,13 @@ def main(
     paths: Sequence[str],
     targets: Sequence[Sequence[str]],
     ready: Callable[[], None],
+    tell: Callable[[dict[str, Any]], None],
     **given: Any,
-) -> dict[str, Any]:
-    """What it saw. `ready` is called when all are connected, and returns when they are to begin."""
+) -> None:
+    """`ready` is called when all are connected, and returns when they are to begin; `tell` with what they saw, and returns
+    when they may hang up."""
 
-    async def run() -> dict[str, Any]:
+    async def run() -> None:
         async with contextlib.AsyncExitStack() as stack:
             kind = PEERS[system]
             await kind.prepare(stack, paths[0])
@@ -52,10 +54,10 @@ def main(
             ready()
             before = time.process_time()
             seen = await ROLES[role](peers, **given)
-            return {**seen, "cpu_seconds": time.process_time() - before}
+            tell({**seen, "cpu_seconds": time.process_time() - before})
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run())
+        runner.run(run())
 
 
 class Inbox:
