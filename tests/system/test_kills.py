@@ -35,8 +35,13 @@ async def test_whatever_is_killed_in_mid_story_the_story_ends_the_same(story: St
 
     gate = "until [ -e /state/go ]; do sleep 0.1; done"  # the turn is not over before its harness is killed
     hello = await hive.send("operator", "iris", f"run: {gate}; echo hello from the cage")
-    await in_turn(story, "iris")
-    await hive.kill_and_see_it_back("broker")  # who holds the lease is on disk
+
+    async def seen() -> bool:
+        (receipt,) = await hive.operator.message_status(hello)
+        return receipt.state == "seen"
+
+    await story.until("the turn", seen)  # from then on it is on disk who has it
+    await hive.kill_and_see_it_back("broker")
     kill_harness(story, await cage_pid(story, "iris"))
     (hive.paths.agent_state(AgentName("iris")) / "go").touch()
     await story.mail_to_operator("iris", "hello from the cage")
