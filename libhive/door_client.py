@@ -79,7 +79,7 @@ class DoorClient:
 
     def _say(self, call: _Call) -> None:
         if self._line is None:
-            raise ConnectionResetError("the door's service went away")
+            raise _gone()
         self._line.write(call.frame)
 
     def _connect_in(self, seconds: float) -> None:
@@ -108,7 +108,7 @@ class DoorClient:
         if self._greeting and self._line is line:
             await self._greeting()
         if self._line is not line:
-            raise ConnectionResetError("the door's service went away")
+            raise _gone()
         self._ready = True
         for call in self._open():
             line.write(call.frame)
@@ -130,7 +130,7 @@ class DoorClient:
         self._line, self._ready = None, False
         for call in self._open():
             if call.greets:
-                call.answer.set_exception(ConnectionResetError("the door's service went away"))
+                call.answer.set_exception(_gone())
         if self._open():
             self._connect_in(RECONNECT_SECONDS)
 
@@ -147,6 +147,10 @@ class DoorClient:
         calls.remove(call)
         if not calls:
             del self._calls[id]
+
+
+def _gone() -> ConnectionResetError:
+    return ConnectionResetError("the door's service went away")
 
 
 class _Call:

@@ -166,15 +166,11 @@ def _outcome(
 def _rows(part: str, found: Figures) -> list[Row]:
     if part == "latency":
         return [made for percent in (50, 99) for made in _latency(percent, found)]
-    width, rates = WORKS[part].width, {"sqlite": found["sqlite"]}
-    rates |= {
-        name: [outcome.per_second for outcome in outcomes]
-        for name, outcomes in found.items()
-        if name != "sqlite"
-    }
+    width, sqlite = WORKS[part].width, found["sqlite"]
+    rates = rates_of({name: found[name] for name in found if name != "sqlite"})
     bars, against = BARS[part], f"{SQLITE}, insert + ack, {width} a commit"
     return [
-        row(f"broker.{part}.vs_sqlite", "msgs/s", rates["broker"], rates["sqlite"], against, bars["sqlite"]),
+        row(f"broker.{part}.vs_sqlite", "msgs/s", rates["broker"], sqlite, against, bars["sqlite"]),
         *beside_redis(f"broker.{part}", "msgs/s", rates, bars["redis"]),
     ]
 
@@ -185,6 +181,10 @@ def _latency(percent: int, found: Figures) -> list[Row]:
         for name, outcomes in found.items()
     }
     return beside_redis(f"broker.latency.p{percent}", "us", values, BARS["latency"][f"p{percent}"])
+
+
+def rates_of(found: Figures) -> Figures:
+    return {name: [outcome.per_second for outcome in outcomes] for name, outcomes in found.items()}
 
 
 def beside_redis(name: str, unit: str, found: Figures, bar: str) -> list[Row]:

@@ -7,7 +7,18 @@ import time
 from functools import partial
 
 from libhive.testing.hive import Hive
-from tests.bench.broker import ENVIRON, Outcome, Scale, beside_redis, door_of, maybe_redis, rounds, run, sides
+from tests.bench.broker import (
+    ENVIRON,
+    Outcome,
+    Scale,
+    beside_redis,
+    door_of,
+    maybe_redis,
+    rates_of,
+    rounds,
+    run,
+    sides,
+)
 from tests.bench.processes import Client, Side
 from tests.bench.rows import Row, row
 from tests.bench.usage import cpu_seconds, pss_mb
@@ -35,10 +46,9 @@ async def fan(scale: Scale) -> list[Row]:
         with maybe_redis(hive, scale) as redis:
             systems = {name: partial(once, side) for name, side in sides(door, redis).items()}
             found = rounds(scale.rounds, {"fan": systems})["fan"]
-    rates = {name: [outcome.per_second for outcome in outcomes] for name, outcomes in found.items()}
     redis_memory = f"; Redis {max(memory['redis']):.0f} MB" if "redis" in memory else ""
     return [
-        *beside_redis("broker.fan1000", "msgs/s", rates, ">= 2"),
+        *beside_redis("broker.fan1000", "msgs/s", rates_of(found), ">= 2"),
         row(
             "broker.fan1000.memory",
             "MB PSS",

@@ -57,6 +57,13 @@ def in_file(path: Path) -> list[str]:
     return found
 
 
+def ends_of(database: Database) -> list[Exception]:
+    """What it ends the process for."""
+    ended: list[Exception] = []
+    database.on_broken = ended.append
+    return ended
+
+
 def crash(database: Database) -> None:
     """Lets go of the files, as the end of the process would, with nothing brought to its end."""
     if database._driver.in_transaction:
@@ -375,8 +382,7 @@ async def test_a_disk_that_fails_for_the_other_thread_ends_the_process(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = opened(path)
-    ended: list[Exception] = []
-    database.on_broken = ended.append
+    ended = ends_of(database)
     with monkeypatch.context() as failing:
         failing.setattr(redo, "note_upto", _io_error)
         await database.append(put("a"), nothing)
@@ -401,8 +407,7 @@ async def test_what_the_other_thread_could_not_be_given_is_not_lost(
     path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     database = opened(path)
-    ended: list[Exception] = []
-    database.on_broken = ended.append
+    ended = ends_of(database)
     await database.append(put("a"), nothing)
     database.transactions.fold = _fail_with(error)
     database._settle_now()
@@ -419,8 +424,7 @@ async def test_a_disk_that_fails_for_the_other_thread_is_told_though_a_reader_he
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = opened(path)
-    ended: list[Exception] = []
-    database.on_broken = ended.append
+    ended = ends_of(database)
     with monkeypatch.context() as failing:
         failing.setattr(redo, "note_upto", _io_error)
         hand = Hand(failing)
@@ -553,8 +557,7 @@ def _no_room(self: Transactions) -> None:
 
 async def test_a_confirmed_change_that_cannot_be_made_ends_the_process(database: Database) -> None:
     """It would be a bug; what was confirmed is not passed over in silence."""
-    ended: list[Exception] = []
-    database.on_broken = ended.append
+    ended = ends_of(database)
     await database.append(put("a"), nothing)
     await database.append(put("a"), nothing)
     database._settle_now()
@@ -586,8 +589,7 @@ async def test_a_failure_to_run_it_ends_the_process_and_leaves_nobody_waiting(
     path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     database = opened(path)
-    ended: list[Exception] = []
-    database.on_broken = ended.append
+    ended = ends_of(database)
     await database.append(put("a"), nothing)
     monkeypatch.setattr(redo, "replay", _fail_with(error))
     with pytest.raises(error):
